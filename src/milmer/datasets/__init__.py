@@ -1,0 +1,1 @@
+"""Publishers' layouts, each read into the same `Trial`."""

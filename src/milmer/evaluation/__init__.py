@@ -1,0 +1,1 @@
+"""Protocols, metrics and statistics over metadata tables; imports without torch."""

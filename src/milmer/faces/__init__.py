@@ -1,0 +1,1 @@
+"""Face video: the frames wanted, the faces in them, their crops."""

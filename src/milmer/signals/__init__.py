@@ -1,0 +1,1 @@
+"""EEG and peripheral signals: filtering, independent components, rejection."""

@@ -1,0 +1,1 @@
+"""Data, optimisation and resumable fits."""
