@@ -1,0 +1,355 @@
+"""A prepared study on disk: continuous trials, written once, read lazily, verified file by file.
+
+Layout::
+
+    STORE/study.json                     parameters, versions, ranges, checksums of every file
+    STORE/trials.parquet                 one row a trial
+    STORE/recordings/<key>/              one recording: a subject and session
+        recording.json                   channels, bad channels, component labels, notes, checksums
+        trials.parquet                   its rows of the table above
+        eeg.npy                          (C, S) float32 volts, its trials back to back
+        ica.npz                          mixing, unmixing, labels, scores: beside the signal, not applied
+        peripheral_<name>.npy            (S,) float32
+        faces.bin, faces.parquet         JPEG crops back to back; time, box, confidence, place of each
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from milmer.errors import DamagedStore, UserError
+
+SCHEMA = 1
+MIGRATIONS: Mapping[int, Any] = {}  # from version -> function(study.json as dict) -> dict of the next version
+IDENTITY = ("study", "site", "subject", "session", "recording", "block", "trial", "order", "onset", "stimulus")
+
+
+@dataclass(frozen=True)
+class RecordingInfo:
+    """What a store knows of one recording beside its samples.
+
+    Parameters
+    ----------
+    names : tuple of str
+        EEG channels, in the order of the rows of ``eeg.npy``.
+    positions : ndarray, shape (C, 3)
+        Electrode places on the unit sphere.
+    masked : tuple of str
+        Channels that could not be repaired: all zeros, given to no model.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    positions: NDArray[np.float64]  # (C, 3)
+    rate: float
+    bad: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()  # label of each independent component
+    component_scores: tuple[float, ...] = ()
+    labelled_by: str = ""
+    reason: str = ""
+    peripheral: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The face track of a recording, as columns; a trial is a slice of it."""
+
+    time: NDArray[np.float64]  # (F,) s from the trial's start
+    found: NDArray[np.bool_]  # (F,)
+    confidence: NDArray[np.float32]  # (F,)
+    box: NDArray[np.float32]  # (F, 4)
+    offset: NDArray[np.int64]  # (F,)
+    length: NDArray[np.int64]  # (F,)
+
+
+class Store:
+    """A prepared study, opened for reading. Nothing but the tables is read before it is asked for.
+
+    Parameters
+    ----------
+    path : Path
+        The folder that `milmer prepare` wrote.
+
+    Raises
+    ------
+    UserError
+        If there is no store at `path`, or it was made by a newer milmer.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.info = read_info(self.path)
+        table = self.path / "trials.parquet"
+        if not table.exists():
+            raise UserError(f"{self.path}: preparation has not finished; run the same 'milmer prepare' again to go on")
+        try:
+            self.trials = pd.read_parquet(table)
+        except (OSError, ValueError) as error:
+            raise DamagedStore(f"{table}: not readable ({error}); run the same 'milmer prepare' again") from error
+        self._recordings: dict[str, RecordingInfo] = {}
+        self._eeg: dict[str, NDArray[np.float32]] = {}
+        self._operators: dict[tuple[str, tuple[str, ...]], NDArray[np.float32] | None] = {}
+        self._faces: dict[str, Faces] = {}
+        self._crops: dict[str, NDArray[np.uint8]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to worker processes without open files."""
+        empty: dict[str, Any] = {k: {} for k in ("_recordings", "_eeg", "_operators", "_faces", "_crops")}
+        return self.__dict__ | empty
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return str(self.info["study"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the parameters and of what was prepared: names a store in the records of a run."""
+        text = json.dumps([self.info["parameters_hash"], self.info.get("recordings", {})], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the recordings."""
+        return sorted(self.info.get("recordings", {}))
+
+    @property
+    def eeg_rate(self) -> float:
+        """Samples a second of the stored EEG (Hz)."""
+        return float(self.info["parameters"]["eeg"]["rate"])
+
+    @property
+    def face_rate(self) -> float:
+        """Crops a second of the face track."""
+        return float(self.info["parameters"]["face"]["rate"])
+
+    def folder(self, key: str) -> Path:
+        """Folder of one recording."""
+        return self.path / "recordings" / key
+
+    def recording(self, key: str) -> RecordingInfo:
+        """Channels, notes and component labels of one recording."""
+        if key not in self._recordings:
+            raw = _read_json(self.folder(key) / "recording.json")["recording"]
+            raw["positions"] = np.asarray(raw["positions"], dtype=np.float64).reshape(-1, 3)  # (C, 3)
+            tuples = {k: tuple(v) for k, v in raw.items() if isinstance(v, list)}
+            self._recordings[key] = RecordingInfo(**(raw | tuples))
+        return self._recordings[key]
+
+    def operator(self, key: str, reject: Sequence[str]) -> NDArray[np.float32] | None:
+        """Return the (C, C) matrix that takes components of the kinds in `reject` out, or None where none is."""
+        kinds = tuple(sorted(reject))
+        if (key, kinds) not in self._operators:
+            matrix = None
+            file = self.folder(key) / "ica.npz"
+            if kinds and file.exists():
+                with np.load(file) as ica:
+                    out = np.isin(ica["labels"], kinds)  # (k,)
+                    if out.any():
+                        mixing, unmixing = ica["mixing"], ica["unmixing"]  # (C, k), (k, C)
+                        matrix = np.eye(len(mixing)) - mixing[:, out] @ unmixing[out]  # (C, C)
+            self._operators[key, kinds] = None if matrix is None else matrix.astype(np.float32)
+        return self._operators[key, kinds]
+
+    def eeg(self, row: int, start: float = 0.0, stop: float | None = None, reject: Sequence[str] = ()) -> Any:
+        """Read EEG of the trial in row `row` of `trials`.
+
+        Returns
+        -------
+        ndarray of float32, shape (C, S)
+            Volts between `start` and `stop` seconds; fewer samples where the trial ends before.
+        """
+        trial = self.trials.iloc[row]
+        key = str(trial["store_key"])
+        if key not in self._eeg:
+            self._eeg[key] = self._map(self.folder(key) / "eeg.npy")
+        first = int(trial["eeg_start"])
+        last = first + int(trial["eeg_samples"])
+        begin = min(first + round(start * self.eeg_rate), last)
+        end = last if stop is None else min(begin + round((stop - start) * self.eeg_rate), last)
+        samples = np.asarray(self._eeg[key][:, begin:end])  # (C, S)
+        operator = self.operator(key, reject)
+        return samples.copy() if operator is None else operator @ samples  # (C, S)
+
+    def peripheral(self, row: int, name: str) -> NDArray[np.float32]:
+        """Read one peripheral signal of a trial, shape (S,), in the unit that `recording` names."""
+        trial = self.trials.iloc[row]
+        key = str(trial["store_key"])
+        about = self.recording(key).peripheral.get(name)
+        if about is None:
+            have = ", ".join(self.recording(key).peripheral) or "none"
+            raise UserError(f"{key}: no peripheral signal '{name}'; this recording has {have}")
+        first, last = about["spans"].get(str(int(trial["trial"])), (0, 0))
+        return np.asarray(self._map(self.folder(key) / f"peripheral_{name}.npy")[first:last])  # (S,)
+
+    def faces(self, key: str) -> Faces:
+        """Return the face track of a recording; trial rows are ``face_start : face_start + face_rows``."""
+        if key not in self._faces:
+            table = pd.read_parquet(self.folder(key) / "faces.parquet")
+            self._faces[key] = Faces(
+                time=table["time"].to_numpy(np.float64),
+                found=table["found"].to_numpy(np.bool_),
+                confidence=table["confidence"].to_numpy(np.float32),
+                box=table[["x", "y", "w", "h"]].to_numpy(np.float32),
+                offset=table["offset"].to_numpy(np.int64),
+                length=table["length"].to_numpy(np.int64),
+            )
+        return self._faces[key]
+
+    def crop(self, key: str, face: int) -> bytes:
+        """Return the JPEG of row `face` of a recording's face track; empty where no face was found."""
+        faces = self.faces(key)
+        if key not in self._crops:
+            file = self.folder(key) / "faces.bin"
+            self._crops[key] = (
+                np.memmap(file, mode="r") if file.stat().st_size else np.zeros(0, dtype=np.uint8)
+            )  # (bytes,)
+        begin = int(faces.offset[face])
+        return self._crops[key][begin : begin + int(faces.length[face])].tobytes()
+
+    def verify(self) -> Iterator[tuple[str, str]]:
+        """Check every file against study.json.
+
+        Yields
+        ------
+        (file, fault) : tuple of str
+            The file, relative to the store, and what is wrong with it; an empty fault where it is sound.
+        """
+        table = self.info.get("trials_sha256", "")
+        if table:
+            found = file_hash(self.path / "trials.parquet")
+            yield "trials.parquet", "" if found == table else "changed since it was written"
+        for key, files in sorted(self.info.get("recordings", {}).items()):
+            for name, (size, digest) in sorted(files.items()):
+                path = self.folder(key) / name
+                relative = str(path.relative_to(self.path))
+                if not path.exists():
+                    yield relative, "missing"
+                elif path.stat().st_size != size:
+                    yield relative, f"{path.stat().st_size} bytes, expected {size}"
+                else:
+                    yield relative, "" if file_hash(path) == digest else "changed since it was written"
+
+    def _map(self, file: Path) -> Any:
+        try:
+            return np.load(file, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DamagedStore(f"{file}: not readable ({error}); 'milmer inspect {self.path}' checks all") from error
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """Read and migrate ``study.json``."""
+    file = path / "study.json"
+    if not file.exists():
+        raise UserError(f"{path}: found no study.json, expected a store; 'milmer prepare' makes one")
+    info = _read_json(file)
+    version = info.get("schema")
+    if not isinstance(version, int) or version > SCHEMA:
+        raise UserError(f"{file}: schema {version}, this milmer reads up to {SCHEMA}; upgrade milmer")
+    while version < SCHEMA:
+        info = MIGRATIONS[version](info)
+        version = info["schema"]
+    return info
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedStore(f"{file}: not readable ({error}); run the same 'milmer prepare' again") from error
+    if not isinstance(found, dict):
+        raise DamagedStore(f"{file}: found {type(found).__name__}, expected an object")
+    return found
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON under a temporary name, then rename it."""
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def write_table(file: Path, table: pd.DataFrame) -> None:
+    """Write Parquet under a temporary name, then rename it."""
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    table.to_parquet(part, index=False)
+    part.replace(file)
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content_hash(content: Any) -> str:
+    """Hash of anything JSON can hold, the same on every machine."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class RecordingWriter:
+    """Writes one recording into a temporary folder and renames it when all is there.
+
+    Used as a context manager: what was written is removed if anything goes wrong, so that an interrupted
+    preparation leaves whole recordings only.
+    """
+
+    def __init__(self, store: Path, key: str) -> None:
+        self.final = store / "recordings" / key
+        self.folder = store / "recordings" / f".{key}.{os.getpid()}"
+
+    def __enter__(self) -> RecordingWriter:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(self.folder.parent).free / 1e9
+            raise UserError(
+                f"{self.final}: the disk is full ({free:.2f} GB free); make room and run the same command again: "
+                "recordings already prepared are kept"
+            ) from error
+
+    def commit(self, trials: pd.DataFrame, recording: Mapping[str, Any], sources_hash: str) -> None:
+        """Write the tables, then put the folder in its final place."""
+        trials.to_parquet(self.folder / "trials.parquet", index=False)
+        files = {p.name: [p.stat().st_size, file_hash(p)] for p in sorted(self.folder.iterdir())}
+        write_json(
+            self.folder / "recording.json", {"sources_hash": sources_hash, "files": files, "recording": dict(recording)}
+        )
+        if self.final.exists():
+            shutil.rmtree(self.final)
+        self.folder.rename(self.final)
+
+
+def finish_store(store: Path, info: Mapping[str, Any], keys: Sequence[str], failed: Mapping[str, str]) -> None:
+    """Gather the recordings' tables and checksums into trials.parquet and study.json."""
+    recordings: dict[str, Any] = {}
+    tables = []
+    for key in keys:
+        about = store / "recordings" / key / "recording.json"
+        files = dict(_read_json(about)["files"])
+        files["recording.json"] = [about.stat().st_size, file_hash(about)]
+        recordings[key] = files
+        tables.append(pd.read_parquet(store / "recordings" / key / "trials.parquet"))
+    if tables:
+        write_table(store / "trials.parquet", pd.concat(tables, ignore_index=True))
+    digest = file_hash(store / "trials.parquet") if tables else ""
+    finished = {"recordings": recordings, "failed": dict(failed), "complete": not failed, "trials_sha256": digest}
+    write_json(store / "study.json", dict(info) | finished)
