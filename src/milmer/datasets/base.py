@@ -83,7 +83,9 @@ class Recording:
     """The unit of preparation: all trials of one subject and session.
 
     `key` names its folder in the store (``s01``, ``s01_ses-2``). `sources` are the files it is made from.
-    `ica_labels_off` is a reason for not using ICLabel by default (out of range), empty where it may be used.
+    `ica_labels_off` is a reason for not using ICLabel by default (out of range), empty where it may be used. `check`
+    is called once before any signal is read: it opens the recording's files, returns what is odd and raises
+    `UserError` where they cannot be right.
     """
 
     key: str
@@ -91,6 +93,7 @@ class Recording:
     sources: Sequence[Path]
     ica_labels_off: str = ""
     notes: Sequence[str] = ()
+    check: Callable[[], Sequence[str]] | None = None
 
 
 class Study(Protocol):
