@@ -1,0 +1,132 @@
+"""The network. Read `Milmer.forward` beside the paper's figure, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from milmer.config import Model
+from milmer.models.backbone import Backbone, load_backbone
+from milmer.models.bag import EEG, FACE, Bag, Prediction
+from milmer.models.balancing import Balance
+from milmer.models.eeg import make_eeg_tokens
+from milmer.models.fusion import Fuse, Head
+from milmer.models.selection import GatedTopK, make_selection
+
+Modality = Literal["eeg", "face"]
+
+
+class Milmer(nn.Module):
+    """Emotion from EEG and face video: choose frames, balance tokens, fuse (Milmer, arXiv 2502.00547; PAPER section 1).
+
+    Any number of EEG channels (by their positions), of frames, and of windows in a bag will do, and windows shorter
+    than `n_times`; EEG or face may be absent from a bag, or from the model. With the paper preset and Swin-Tiny it has
+    68.8 M parameters for four classes: 27.5 M are Swin's, 33.1 M the six encoder layers', 7.1 M the two cross-attention
+    layers', 0.2 M the selection's.
+
+    Parameters
+    ----------
+    config : milmer.config.Model
+        Sizes and choices.
+    n_classes : int
+        Number of classes.
+    n_times : int
+        Samples of a whole window.
+    sfreq : float
+        Rate of the EEG in Hz (band-power tokens need it).
+    px : int
+        Side of the frames in pixels.
+    modalities : tuple of str
+        ``"eeg"``, ``"face"`` or both. What is left out has no parameters, and is ignored in a bag.
+    backbone : Backbone, optional
+        A ready one, instead of the one that ``config.backbone`` names.
+
+    Raises
+    ------
+    UserError
+        If the backbone cannot be opened or does not suit `px`.
+    ValueError
+        If there is no modality, or the width is no multiple of the heads.
+    """
+
+    def __init__(
+        self,
+        config: Model,
+        *,
+        n_classes: int,
+        n_times: int = 384,
+        sfreq: float = 128.0,
+        px: int = 224,
+        modalities: tuple[Modality, ...] = ("eeg", "face"),
+        backbone: Backbone | None = None,
+    ) -> None:
+        super().__init__()
+        if not modalities or not set(modalities) <= {"eeg", "face"}:
+            raise ValueError(f"modalities is {modalities!r}, expected 'eeg', 'face' or both")
+        if config.width % config.fusion.heads:
+            raise ValueError(f"width {config.width} must be a multiple of fusion.heads {config.fusion.heads}")
+        self.config = config
+        self.n_classes, self.n_times, self.sfreq, self.px = n_classes, n_times, sfreq, px
+        self.modalities = tuple(m for m in ("eeg", "face") if m in modalities)
+        width, fusion = config.width, config.fusion
+        if "face" in modalities:
+            stages = config.trainable_stages
+            self.backbone = backbone or load_backbone(config.backbone, px=px, width=width, trainable_stages=stages)
+            self.select = make_selection(width, config.selection)
+            self.balance = Balance(
+                width, self.backbone.tokens, config.balancing, heads=fusion.heads, dropout=fusion.dropout
+            )
+        if "eeg" in modalities:
+            self.eeg_tokens = make_eeg_tokens(config.eeg_tokens, width, n_times=n_times, sfreq=sfreq)
+        self.fuse = Fuse(width, fusion, self.modalities)
+        self.head = Head(width, n_classes, config.head_dropout)
+
+    def forward(self, bag: Bag) -> Prediction:
+        """Classify a batch of bags.
+
+        Returns
+        -------
+        Prediction
+            Logits (B, n_classes) and frame weights (B, W, N).
+        """
+        bag = bag.settled(self._given(bag))
+        visual, eeg, weights = None, None, torch.zeros(bag.frame_mask.shape, device=bag.frames.device)  # (B, W, N)
+        if "face" in self.modalities:
+            frames = self.backbone(bag.frames, bag.frame_mask)  # (B, W·N, T, D)
+            kept, weights = self.select(frames, bag.frame_mask)  # (B, K, T, D), (B, W, N)
+            visual = self.balance(kept)  # (B, Q, D)
+        if "eeg" in self.modalities:
+            eeg = self.eeg_tokens(bag)  # (B, W·C, D)
+        cls = self.fuse(visual, eeg, bag.modality_mask, bag.eeg_mask)  # (B, D)
+        return Prediction(self.head(cls), weights)  # (B, n_classes), (B, W, N)
+
+    def fit_eeg(self, bags: Iterable[Bag]) -> None:
+        """Fit the scale of every electrode; `bags` are of training rows only. Nothing to do without EEG.
+
+        Raises
+        ------
+        ValueError
+            If no bag holds any EEG.
+        """
+        if "eeg" in self.modalities:
+            self.eeg_tokens.fit(bags)
+
+    def set_exploration(self, share: float) -> None:
+        """Set the noise of frame selection to `share` of the configured: 1 when training starts, 0 after warm-up."""
+        if "face" in self.modalities and isinstance(self.select, GatedTopK):
+            self.select.exploration = self.config.selection.exploration * share
+
+    def _given(self, bag: Bag) -> Tensor:
+        """What this model takes of a bag: its modalities, less one at times while training; (B, 2)."""
+        takes = ["eeg" in self.modalities, "face" in self.modalities]
+        given = torch.tensor(takes, device=bag.modality_mask.device).expand(len(bag), 2).clone()  # (B, 2)
+        if self.training and self.config.modality_dropout > 0:
+            both = (bag.modality_mask & given).all(1)  # (B,)
+            draw = torch.rand(2, len(bag), device=given.device)  # (2, B)
+            drop = both & (draw[0] < self.config.modality_dropout)  # (B,)
+            given[:, EEG] &= ~(drop & (draw[1] < 0.5))
+            given[:, FACE] &= ~(drop & (draw[1] >= 0.5))
+        return given
