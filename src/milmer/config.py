@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,7 +201,7 @@ def load_config(
     _merge(values, _read_yaml(path))
     _merge(values, given)
     values["preset"] = preset
-    pairs = overrides if isinstance(overrides, dict) else dict(_split(o) for o in overrides or [])
+    pairs = overrides if isinstance(overrides, dict) else dict(split_pair(o) for o in overrides or [])
     for key, value in pairs.items():
         branch: dict[str, Any] = {}
         leaf = branch
@@ -222,6 +223,18 @@ def validate(values: dict[str, Any], source: str) -> Config:
         where = ".".join(str(p) for p in first["loc"])
         found = f", found {first['input']!r}" if where and not isinstance(first["input"], dict) else ""
         raise UserError(f"{source}: {where or 'configuration'}: {first['msg']}{found}") from error
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say in words where two dumped configurations differ: ``eeg.rate 128.0, asked for 256.0``."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} {a}, asked for {b}")
+    return found
 
 
 def dump(config: Config) -> str:
@@ -279,7 +292,8 @@ def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _split(text: str) -> tuple[str, Any]:
+def split_pair(text: str) -> tuple[str, Any]:
+    """Read ``KEY=VALUE``, the value as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as model.balancing.queries=32")

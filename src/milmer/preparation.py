@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from milmer.config import Preparation
+from milmer.config import Preparation, differences
 from milmer.datasets.base import Recording, Signal, Study, Trial
 from milmer.errors import UserError
 from milmer.progress import Progress, silent
@@ -277,7 +277,7 @@ def _open_for_writing(out: Path, info: Mapping[str, Any]) -> None:
         if old["study"] != info["study"]:
             raise UserError(f"{out}: holds a store of {old['study']}, asked for {info['study']}; give another --out")
         if old["parameters_hash"] != info["parameters_hash"]:
-            differ = _differences(old["parameters"], info["parameters"])
+            differ = differences(old["parameters"], info["parameters"])
             if old["detector"] != info["detector"]:
                 differ.append(f"detector {old['detector']}, asked for {info['detector']}")
             raise UserError(f"{out}: was made with {'; '.join(differ)}; use the same values or give another --out")
@@ -303,17 +303,6 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(set(old) | set(new)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} {a}, asked for {b}")
-    return found
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,130 @@
+"""What the terminal shows: progress with an estimate, tables, one-line errors. Nothing here computes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from milmer.progress import Progress
+
+if TYPE_CHECKING:
+    from milmer.inspection import Inspection
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    out.print(escape(text))
+
+
+def warn(text: str) -> None:
+    """Print a warning line to standard error."""
+    err.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def fail(text: str) -> None:
+    """Print an error as one line to standard error."""
+    err.print(f"[red]milmer:[/] {escape(' '.join(text.split()))}")
+
+
+def show_warnings(lines: Sequence[str], store: Path, most: int = 8) -> None:
+    """Print the first warnings, and where the others are."""
+    for line in lines[:most]:
+        warn(line)
+    if len(lines) > most:
+        warn(f"... and {len(lines) - most} more; 'milmer inspect {store}' shows all")
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Show a bar with what is in hand, time gone and an estimate of the time left."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("[bold]{task.fields[title]}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Bar(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=None, title=title)
+
+        def tell(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=max(total, 1), description=escape(text))
+
+        yield tell
+
+
+def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
+    """Print the main figures: value, interval, chance and the commonest class beside one another."""
+    main = [f for f in figures if f["name"] in ("accuracy", "balanced_accuracy", "macro_f1") and not f.get("subject")]
+    parts = {f["part"] for f in main}
+    part = "test" if "test" in parts else "validation"
+    main = [f for f in main if f["part"] == part]
+    if not main:
+        return
+    name = f"{main[0]['protocol']}{' (leaky)' if main[0]['protocol'] == 'window' else ''} protocol, {part}"
+    table = Table(title=name, title_justify="left", box=None, padding=(0, 2))
+    for column in ("figure", "level", "value", "interval", "chance", "p", "commonest class", "n"):
+        table.add_column(column, justify="left" if column in ("figure", "level") else "right")
+    for f in main:
+        low, high = _number(f.get("low")), _number(f.get("high"))
+        table.add_row(
+            str(f["name"]).replace("_", " ").replace("f1", "F1"),
+            str(f["level"]),
+            f"[bold]{_number(f['value'])}[/]",
+            f"{low} to {high}",
+            _number(f.get("chance")),
+            _number(f.get("p"), 3),
+            _number(f.get("majority")),
+            f"{f['n']} {f['n_of']}",
+        )
+    out.print(table)
+    how = main[0].get("chance_how")
+    if how:
+        say(f"chance: {how}")
+    if part == "validation":
+        say("These are validation figures: the epoch was chosen on them. Use 'milmer evaluate' for held-out ones.")
+
+
+def _number(value: Any, digits: int = 2) -> str:
+    return "-" if value is None or value != value else f"{float(value):.{digits}f}"
+
+
+def show_inspection(found: Inspection, path: Path) -> None:
+    """Print what `inspect_store` found."""
+    say(f"{path}: " + ", ".join(f"{v} {k}" for k, v in found.counts.items()))
+    if found.classes:
+        total = max(1, sum(found.classes.values()))
+        shares = ", ".join(f"{c} {n} ({n / total:.0%})" for c, n in found.classes.items())
+        say(f"classes ({found.label_rule}): {shares}")
+    if found.faces_missing or found.components:
+        table = Table(box=None, padding=(0, 2))
+        table.add_column("recording")
+        table.add_column("frames without a face", justify="right")
+        table.add_column("components, by kind")
+        for key in sorted(set(found.faces_missing) | set(found.components)):
+            missing = found.faces_missing.get(key)
+            kinds = found.components.get(key, {})
+            text = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda k: -k[1]))
+            table.add_row(key, "-" if missing is None else f"{missing:.1%}", text)
+        out.print(table)
+    for title, lines in (("missing", found.missing), ("notes", found.notes), ("confounded", found.confounds)):
+        for line in lines[:20]:
+            say(f"{title}: {line}")
+        if len(lines) > 20:
+            say(f"{title}: ... and {len(lines) - 20} more")
+    if not found.confounds and found.classes:
+        say("confounded: no recording holds one class only, and the stimulus does not give the label away")

@@ -1,0 +1,352 @@
+"""`milmer train` and `milmer evaluate`: a store and a configuration become a run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import multiprocessing
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from milmer.config import Config, differences, dump, load_config
+from milmer.errors import UserError
+from milmer.evaluation.protocols import Split, display_name, make_splits
+from milmer.evaluation.scoring import figures
+from milmer.progress import Progress, silent
+from milmer.store import IDENTITY, Store, write_json, write_table
+
+if TYPE_CHECKING:
+    from milmer.training.data import Bags
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One fit: a fold, of the study's own labels or (permutation > 0) of shuffled ones."""
+
+    store: Path
+    config: Config
+    split: Split
+    folder: Path
+    text: str
+    resume: bool
+    permutation: int = 0
+
+
+def evaluate(
+    store: Store,
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    jobs: int = 1,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Fit and test every fold of a protocol; write the run folder.
+
+    Parameters
+    ----------
+    store : Store
+        What to learn from.
+    config : Config
+        Everything; its ``evaluation`` names the protocol.
+    out : Path
+        The run's folder.
+    resume : bool
+        Go on with an interrupted run of the same configuration.
+    jobs : int
+        Fits at the same time; the figures do not depend on it.
+
+    Returns
+    -------
+    list of dict
+        The figures of metrics.json.
+    """
+    return _run("evaluate", store, config, out, resume, jobs, progress)
+
+
+def train(
+    store: Store, config: Config, out: Path, *, resume: bool = False, progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """Fit one model on everything but a validation part; write the run folder.
+
+    Its figures are validation figures: the epoch was chosen on them, so they flatter.
+    """
+    return _run("train", store, config, out, resume, 1, progress)
+
+
+def _run(
+    kind: str, store: Store, config: Config, out: Path, resume: bool, jobs: int, progress: Progress
+) -> list[dict[str, Any]]:
+    begun = time.monotonic()
+    _open_run(kind, store, config, out, resume)
+    log = _Log(out / "log.txt")
+    log(f"{kind} {'resumed' if resume else 'started'}: {store.name}, store {store.fingerprint}")
+    progress(0, 1, "loading")
+    bags = _bags(store.path, _base(config).model_dump_json()).permuted(config.data.permute_labels)
+    splits = make_splits(
+        bags.table,
+        bags.labels.y,
+        config.evaluation.protocol,
+        config.evaluation.folds,
+        config.evaluation.seed,
+        bags.labels.classes,
+    )
+    if kind == "train":
+        first = splits[0]
+        everything = np.sort(np.concatenate([first.train, first.test]))
+        splits = [Split(0, everything, first.validation, first.test[:0])]
+    tasks = [
+        _Task(store.path, config, s, out / "folds" / str(s.fold), f"fold {s.fold + 1} of {len(splits)}", resume)
+        for s in splits
+    ]
+    permutations = config.evaluation.permutations if kind == "evaluate" else 0
+    for p in range(1, permutations + 1):
+        shuffled = make_splits(
+            bags.table,
+            bags.permuted(p).labels.y,
+            config.evaluation.protocol,
+            config.evaluation.folds,
+            config.evaluation.seed,
+            bags.labels.classes,
+        )
+        for s in shuffled:
+            folder = out / "permutations" / str(p) / str(s.fold)
+            text = f"permutation {p} of {permutations}, fold {s.fold + 1}"
+            tasks.append(_Task(store.path, config, s, folder, text, resume, p))
+    for done, task in enumerate(_fit_all(tasks, jobs, progress), 1):
+        log(f"{task.text}: done ({done} of {len(tasks)})")
+    progress(len(tasks), len(tasks), "figures")
+    classes = bags.labels.classes
+    predictions = pd.concat([pd.read_parquet(t.folder / "predictions.parquet") for t in tasks if not t.permutation])
+    write_table(out / "predictions.parquet", predictions.reset_index(drop=True))
+    null = [
+        pd.concat([pd.read_parquet(t.folder / "predictions.parquet") for t in tasks if t.permutation == p])
+        for p in range(1, permutations + 1)
+    ]
+    found = figures(predictions.reset_index(drop=True), config.evaluation, classes, permuted=null or None)
+    (out / "metrics.json").write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="utf-8")
+    notes = [f"fold {s.fold}: {n}" for s in splits for n in s.notes]
+    if store.info.get("failed"):
+        notes += [f"not in the store: {k}: {v}" for k, v in store.info["failed"].items()]
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    record |= {
+        "complete": True,
+        "notes": notes,
+        "classes": list(classes),
+        "label_rule": bags.labels.rule,
+        "bags": len(bags.table),
+        "seconds": round(record.get("seconds", 0.0) + time.monotonic() - begun, 1),
+        "peak_memory_bytes": _peak_memory(),
+    }
+    write_json(out / "run.json", record)
+    log(f"{kind} finished in {record['seconds']:.0f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB")
+    return found
+
+
+def _open_run(kind: str, store: Store, config: Config, out: Path, resume: bool) -> None:
+    record = out / "run.json"
+    if record.exists():
+        if not resume:
+            raise UserError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
+        old = load_config(file=out / "config.yaml")
+        if old != config:
+            differ = differences(old.model_dump(mode="json"), config.model_dump(mode="json"))
+            raise UserError(f"{out}: was begun with {'; '.join(differ)}; resume with the same values")
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found["fingerprint"] != store.fingerprint:
+            raise UserError(f"{out}: was begun on another store ({found['store']}); give another --out")
+        if found["kind"] != kind:
+            raise UserError(f"{out}: holds a run of 'milmer {found['kind']}', not of 'milmer {kind}'")
+        return
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise UserError(f"{out}: found files that are no run; give an empty or new folder as --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
+    (out / "config.yaml").write_text(dump(config), encoding="utf-8")
+    versions = {n: importlib.metadata.version(n) for n in ("milmer", "torch", "lightning", "transformers", "numpy")}
+    write_json(
+        record,
+        {
+            "kind": kind,
+            "protocol": config.evaluation.protocol,
+            "protocol_name": display_name(config.evaluation.protocol),
+            "store": str(store.path.resolve()),
+            "study": store.name,
+            "fingerprint": store.fingerprint,
+            "versions": versions | {"python": platform.python_version()},
+            "complete": False,
+        },
+    )
+
+
+def _base(config: Config) -> Config:
+    """Return the configuration without what only changes labels, so that permutations share the data read."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"permute_labels": None})})
+
+
+@functools.lru_cache(maxsize=1)
+def _bags(store: Path, config: str) -> Bags:
+    from milmer.training.data import Bags
+
+    return Bags(Store(store), Config.model_validate_json(config).data)
+
+
+def _fit_all(tasks: Sequence[_Task], jobs: int, progress: Progress) -> Iterator[_Task]:
+    """Run every fit; `progress` counts in hundredths of a fit."""
+    shares = [0.0] * len(tasks)
+
+    def tell(task: int, done: int, total: int, text: str) -> None:
+        shares[task] = done / max(total, 1)
+        progress(int(100 * sum(shares)), 100 * len(tasks), text)
+
+    if jobs <= 1 or len(tasks) == 1:
+        for i, task in enumerate(tasks):
+            _fit_one(task, functools.partial(tell, i))
+            tell(i, 1, 1, task.text)
+            yield task
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        ticks = manager.Queue()
+        pool = ProcessPoolExecutor(min(jobs, len(tasks)), context)
+        try:
+            futures = {pool.submit(_fit_one, t, _Ticks(ticks, i)): i for i, t in enumerate(tasks)}
+            waiting = set(futures)
+            while waiting:
+                finished, waiting = wait(waiting, timeout=0.3, return_when=FIRST_COMPLETED)
+                while not ticks.empty():
+                    tell(*ticks.get())
+                for future in finished:
+                    future.result()
+                    tell(futures[future], 1, 1, tasks[futures[future]].text)
+                    yield tasks[futures[future]]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Ticks:
+    """Progress that travels from a worker process."""
+
+    queue: Any
+    task: int
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        self.queue.put((self.task, done, total, text))
+
+
+def _fit_one(task: _Task, progress: Progress) -> None:
+    """Fit one fold and write its predictions."""
+    from milmer.training.fit import fit, predict_bags
+
+    target = task.folder / "predictions.parquet"
+    if task.resume and target.exists() and (task.folder / "done.json").exists():
+        return
+    config = task.config
+    bags = _bags(task.store, _base(config).model_dump_json()).permuted(config.data.permute_labels)
+    if task.permutation:
+        bags = bags.permuted(task.permutation)
+    split = task.split
+    fit(
+        config,
+        bags,
+        split.train,
+        split.validation,
+        task.folder,
+        resume=task.resume,
+        progress=progress,
+        text=task.text,
+    )
+    parts = [("train", split.train), ("validation", split.validation), ("test", split.test)]
+    if task.permutation:
+        parts = parts[-1:]
+    rows = np.concatenate([r for _, r in parts])
+    prob, weights = predict_bags(
+        task.folder, bags, rows, device=config.training.device, batch=2 * config.training.batch
+    )
+    table = _prediction_rows(config, bags, rows, prob, weights)
+    table.insert(2, "fold", split.fold)
+    table.insert(4, "part", np.repeat([n for n, _ in parts], [len(r) for _, r in parts]))
+    write_table(target, table)
+    if task.permutation:  # what a null leaves behind is its predictions
+        (task.folder / "model.safetensors").unlink()
+
+
+def _prediction_rows(
+    config: Config, bags: Bags, rows: NDArray[np.int64], prob: NDArray[np.float32], weights: NDArray[np.float32]
+) -> pd.DataFrame:
+    """Return predictions with everything a figure needs: identity, label and its rule, probabilities, frame weights."""
+    table = bags.table.iloc[rows].reset_index(drop=True)
+    ratings = [c for c in table.columns if c.startswith("rating_")]
+    labels = bags.labels
+    head = {
+        "protocol": config.evaluation.protocol,
+        "budget": "unlabelled (ICA per recording)" if uses_ica(config, bags.store) else "none",
+        "seed": config.training.seed,
+    }
+    columns: dict[str, Any] = {name: table[name] for name in IDENTITY}
+    columns |= {n: table[n] for n in ("store_key", "trial_row", "window", "start", "stop")}
+    columns |= {n: table[n] for n in [*ratings, "label"]}
+    columns |= {"label_rule": labels.rule, "threshold": config.data.threshold, "y_true": labels.y[rows]}
+    columns |= {f"prob_{c}": prob[:, i] for i, c in enumerate(labels.classes)}
+    columns |= {"y_pred": prob.argmax(axis=1)}
+    columns |= {"frame_weights": list(weights.reshape(len(rows), -1))}
+    columns |= {"face_rows": list(bags.face_rows[rows].reshape(len(rows), -1))}
+    found = pd.DataFrame(columns)
+    for at, (name, value) in enumerate(head.items()):
+        found.insert(at, name, value)
+    return found
+
+
+def uses_ica(config: Config, store: Store) -> bool:
+    """Whether what the model sees was cleaned by an operator that was fitted on whole recordings, test trials too."""
+    if "eeg" not in config.data.modalities:
+        return False
+    kinds = set(config.data.reject)
+    return any(kinds & set(store.recording(k).components) for k in store.keys)
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON-ready figures: NumPy scalars become Python's, and what is undefined becomes null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _peak_memory() -> int:
+    """Peak resident bytes of the largest process of this run."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+class _Log:
+    """Lines with a time in the run's log."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, text: str) -> None:
+        with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

@@ -1,0 +1,255 @@
+"""Class probabilities over a new recording: prepared as the model's own data were, then given to it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from milmer.config import Data, Preparation
+from milmer.datasets.base import Recording, Trial
+from milmer.errors import UserError
+from milmer.faces.crop import decode_jpeg
+from milmer.preparation import prepare_study
+from milmer.progress import Progress, silent
+from milmer.store import Store
+
+THUMBNAIL = 96  # pixels of a frame in the picture
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict_recording` wrote."""
+
+    table: Path
+    picture: Path
+    summary: str
+    notes: tuple[str, ...]
+    windows: pd.DataFrame = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _OneRecording:
+    """A study of one recording with one trial, so that prediction takes the very road that training took."""
+
+    trial: Trial
+    sources: tuple[Path, ...]
+    name: str = "recording"
+    rating_ranges: Any = field(default_factory=dict)
+
+    def recordings(self) -> list[Recording]:
+        """Return the one recording."""
+        return [Recording(key="recording", trials=[self.trial], sources=self.sources)]
+
+
+def predict_recording(
+    model: Path,
+    out: Path,
+    *,
+    eeg: Path | None = None,
+    video: Path | None = None,
+    video_start: float = 0.0,
+    fold: int | None = None,
+    step: float | None = None,
+    show_faces: bool = False,
+    progress: Progress = silent,
+) -> Predicted:
+    """Predict class probabilities for every window of a recording.
+
+    Parameters
+    ----------
+    model : Path
+        A model's folder, or a run, whose folds are averaged unless `fold` names one.
+    out : Path
+        Folder for ``predictions.csv`` and ``timeline.png``.
+    eeg, video : Path, optional
+        The recording; either may be left out. The EEG is cleaned by components fitted on this recording itself.
+    video_start : float
+        Second of the video at which the EEG starts; negative where the video began later is not supported.
+    step : float, optional
+        Distance of the windows in seconds; without it, as in training.
+
+    Returns
+    -------
+    Predicted
+
+    Raises
+    ------
+    UserError
+        If neither file is given, or none that the model uses, or a file cannot be read.
+    """
+    from milmer.reports.timeline import write_timeline
+    from milmer.training.data import Bags
+    from milmer.training.fit import predict_bags
+
+    folders = model_folders(model, fold)
+    record = _record(folders[0])
+    data = Data.model_validate(record["data"])
+    if step is not None:
+        data = data.model_copy(update={"step": step})
+    notes = _check_inputs(data, eeg, video)
+    study = _one_recording(eeg, video, video_start)
+    with tempfile.TemporaryDirectory(prefix="milmer-") as scratch:
+        prepared = prepare_study(
+            study, Path(scratch) / "store", Preparation.model_validate(record["preparation"]), progress=progress
+        )
+        if prepared.failed:
+            raise UserError(next(iter(prepared.failed.values())))
+        notes += prepared.notes.get("recording", [])
+        store = Store(Path(scratch) / "store")
+        bags = Bags(store, data, classes=tuple(record["classes"]))
+        rows = np.arange(len(bags.table))
+        answers = []
+        for done, folder in enumerate(folders):
+            progress(done, len(folders), f"model {done + 1} of {len(folders)}")
+            answers.append(predict_bags(folder, bags, rows))
+        prob = np.mean([p for p, _ in answers], axis=0)  # (n, classes)
+        weights = np.mean([w for _, w in answers], axis=0)  # (n, W, N)
+        table = _table(bags, prob, weights, tuple(record["classes"]))
+        _make_folder(out)
+        table.to_csv(out / "predictions.csv", index=False, float_format="%.5f")
+        write_timeline(
+            table,
+            out / "timeline.png",
+            tuple(record["classes"]),
+            _crops(bags, weights),
+            " and ".join(p.name for p in (eeg, video) if p is not None),
+            show_faces=show_faces,
+        )
+    mean = prob.mean(axis=0)  # (classes,)
+    top = record["classes"][int(mean.argmax())]
+    summary = (
+        f"{len(table)} windows; on average {top} {mean.max():.0%} (chance if nothing is known {1 / len(mean):.0%})"
+    )
+    if len(folders) > 1:
+        summary += f", mean of {len(folders)} folds"
+    return Predicted(out / "predictions.csv", out / "timeline.png", summary, tuple(notes), table)
+
+
+def model_folders(model: Path, fold: int | None = None) -> list[Path]:
+    """Return the folders with weights that `model` means: itself, or the folds of a run.
+
+    Raises
+    ------
+    UserError
+        If there are none, or not the one asked for.
+    """
+    if (model / "model.safetensors").exists():
+        return [model]
+    folders = sorted((p.parent for p in model.glob("folds/*/model.safetensors")), key=lambda p: int(p.name))
+    if not folders:
+        raise UserError(f"{model}: found no model.safetensors and no folds/, expected a model or a run with weights")
+    if fold is None:
+        return folders
+    chosen = [f for f in folders if f.name == str(fold)]
+    if not chosen:
+        raise UserError(f"{model}: no fold {fold}; this run has folds {', '.join(f.name for f in folders)}")
+    return chosen
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    from milmer.models.weights import load_model
+
+    _, meta = load_model(folder)
+    missing = [k for k in ("data", "preparation", "classes") if k not in meta]
+    if missing:
+        raise UserError(f"{folder / 'config.json'}: lacks {', '.join(missing)}; give a model that 'milmer train' wrote")
+    return meta
+
+
+def _check_inputs(data: Data, eeg: Path | None, video: Path | None) -> list[str]:
+    given = {"eeg": eeg, "face": video}
+    flags = {"eeg": "--eeg", "face": "--video"}
+    for name, path in given.items():
+        if path is not None and not path.exists():
+            raise UserError(f"{flags[name]} {path}: no such file")
+    usable = [m for m in data.modalities if given[m] is not None]
+    if not usable:
+        wanted = " or ".join(flags[m] for m in data.modalities)
+        raise UserError(
+            f"nothing to predict from: this model was trained on {' and '.join(data.modalities)}; give {wanted}"
+        )
+    notes = [
+        f"this model does not use {flags[m]}" for m, p in given.items() if p is not None and m not in data.modalities
+    ]
+    notes += [f"no {flags[m]} given: predicted without it" for m in data.modalities if given[m] is None]
+    return notes
+
+
+def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> _OneRecording:
+    from milmer.datasets.table import read_recording
+    from milmer.faces.video import probe
+
+    duration = 0.0
+    signal = eog = None
+    if eeg is not None:
+        opened = read_recording(eeg)
+        signal, eog, duration = opened.eeg, opened.eog, opened.duration
+    if video is not None:
+        duration = max(duration, probe(video).duration - video_start)
+    trial = Trial(
+        study="recording",
+        subject="recording",
+        trial=1,
+        stimulus="",
+        recording="recording",
+        duration=duration,
+        eeg=signal,
+        eog=eog,
+        video=video,
+        video_start=video_start,
+    )
+    return _OneRecording(trial, tuple(p for p in (eeg, video) if p is not None))
+
+
+def _table(
+    bags: Any, prob: NDArray[np.float32], weights: NDArray[np.float32], classes: tuple[str, ...]
+) -> pd.DataFrame:
+    table: pd.DataFrame = bags.table[["window", "start", "stop"]].copy()
+    faces = bags.face_rows.reshape(len(table), -1)  # (n, W·N)
+    eeg_end = float(bags.store.trials["eeg_samples"].iat[0]) / bags.store.eeg_rate
+    table["has_eeg"] = (table["start"] < eeg_end) & bool(bags.store.trials["has_eeg"].iat[0])
+    table["faces"] = (faces >= 0).sum(axis=1)
+    for i, name in enumerate(classes):
+        table[f"prob_{name}"] = prob[:, i]
+    table["predicted"] = [classes[i] for i in prob.argmax(axis=1)]
+    flat = weights.reshape(len(table), -1)  # (n, W·N)
+    track = bags.store.faces("recording") if (faces >= 0).any() else None
+    best = []
+    for row, weight in zip(faces, flat, strict=True):
+        order = [i for i in np.argsort(-weight, kind="stable")[:3] if row[i] >= 0]
+        best.append(" ".join(f"{track.time[row[i]]:.2f}" for i in sorted(order)) if track is not None else "")
+    table["chosen_frames_s"] = best
+    return table
+
+
+def _crops(bags: Any, weights: NDArray[np.float32]) -> dict[int, list[tuple[float, float, NDArray[np.uint8] | None]]]:
+    """Return (time, weight, picture) of every bag's three heaviest frames, by row of the table."""
+    found: dict[int, list[tuple[float, float, NDArray[np.uint8] | None]]] = {}
+    faces = bags.face_rows.reshape(len(bags.table), -1)  # (n, W·N)
+    flat = weights.reshape(len(bags.table), -1)  # (n, W·N)
+    for row, (face, weight) in enumerate(zip(faces, flat, strict=True)):
+        order = [i for i in np.argsort(-weight, kind="stable")[:3] if face[i] >= 0]
+        if order:
+            track = bags.store.faces("recording")
+            found[row] = [
+                (
+                    float(track.time[face[i]]),
+                    float(weight[i]),
+                    decode_jpeg(bags.store.crop("recording", int(face[i])), THUMBNAIL),  # (P, P, 3)
+                )
+                for i in order
+            ]
+    return found
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error

@@ -1,0 +1,150 @@
+"""What is in a store, what is missing, what its labels are confounded with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from milmer.config import Data
+from milmer.errors import UserError
+from milmer.labels import Labels, make_labels
+from milmer.store import Store
+from milmer.windows import build_windows
+
+
+@dataclass
+class Inspection:
+    """Everything `milmer inspect` shows, as plain values.
+
+    Parameters
+    ----------
+    counts : dict of str to int
+        Subjects, recordings, trials, those with EEG, face and ratings, windows.
+    classes : dict of str to int
+        Trials of each class; empty where the study has no such label.
+    faces_missing : dict of str to float
+        Share of frames without a face, per recording.
+    components : dict of str to Counter
+        Independent components per label, per recording.
+    missing, confounds, notes : list of str
+        One line each.
+    """
+
+    counts: dict[str, int]
+    classes: dict[str, int]
+    label_rule: str
+    faces_missing: dict[str, float] = field(default_factory=dict)
+    components: dict[str, Counter[str]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    confounds: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def inspect_store(store: Store, data: Data) -> Inspection:
+    """Describe a store under one `Data` configuration (windows, target, threshold)."""
+    trials = store.trials
+    counts = {
+        "subjects": int(trials["subject"].nunique()),
+        "recordings": len(store.keys),
+        "trials": len(trials),
+        "with EEG": int(trials["has_eeg"].sum()),
+        "with face": int(trials["has_face"].sum()),
+        "with both": int((trials["has_eeg"] & trials["has_face"]).sum()),
+    }
+    try:
+        counts["windows"] = len(build_windows(trials, data.window, data.step))
+    except UserError:
+        counts["windows"] = 0
+    found = Inspection(counts, {}, "")
+    try:
+        labels = make_labels(trials, data.target, data.threshold)
+    except UserError as error:
+        found.missing.append(str(error))
+    else:
+        found.label_rule = labels.rule
+        found.classes = {c: int((labels.y == i).sum()) for i, c in enumerate(labels.classes)}
+        if unlabelled := int((labels.y < 0).sum()):
+            found.missing.append(f"{unlabelled} trials have no {data.target}")
+        found.confounds = confounds(trials, labels)
+    _missing(store, found)
+    for key in store.keys:
+        info = store.recording(key)
+        found.notes += [f"{key}: {n}" for n in info.notes]
+        if info.components:
+            found.components[key] = Counter(info.components)
+        rows = trials[trials["store_key"] == key]
+        frames = int(rows["face_rows"].sum())
+        if frames:
+            found.faces_missing[key] = 1 - int(rows["faces_found"].sum()) / frames
+    return found
+
+
+def _missing(store: Store, found: Inspection) -> None:
+    trials = store.trials
+    for key, why in store.info.get("failed", {}).items():
+        found.missing.append(f"{key} was refused: {why}")
+    for key, rows in trials.groupby("store_key", sort=True):
+        for name in ("eeg", "face"):
+            without = rows.loc[~rows[f"has_{name}"], "trial"]
+            if len(without) == len(rows):
+                found.missing.append(f"{key}: no {name}")
+            elif len(without):
+                found.missing.append(f"{key}: no {name} in trial {', '.join(map(str, without))}")
+        info = store.recording(str(key))
+        if info.bad:
+            found.missing.append(f"{key}: interpolated channels {', '.join(info.bad)}")
+        if info.masked:
+            found.missing.append(f"{key}: channels masked {', '.join(info.masked)}")
+
+
+def confounds(trials: pd.DataFrame, labels: Labels) -> list[str]:
+    """Say in words what a model could read instead of emotion: the recording, or the stimulus.
+
+    A recording that holds one class only lets electrode state and light stand for the class. A stimulus that fixes
+    the label lets a model recognise the film; it is reported where the other subjects' labels of a stimulus predict
+    a trial's label better than the commonest class does, by more than two standard errors.
+    """
+    found = []
+    y = labels.y
+    known = y >= 0
+    recordings = trials["store_key"] + " " + trials["recording"].astype(str)
+    groups = pd.Series(y[known]).groupby(recordings.to_numpy()[known])
+    sizes, kinds = groups.size(), groups.nunique()
+    single = kinds[(kinds == 1) & (sizes >= 1)]
+    if len(single) and len(labels.classes) > 1:
+        names = ", ".join(str(n) for n in single.index[:3]) + (" ..." if len(single) > 3 else "")
+        found.append(
+            f"{len(single)} of {len(kinds)} recordings hold one class only ({names}): the recording fixes "
+            "the label, so electrode state or light may stand for it"
+        )
+    agree, tried = _stimulus_agreement(trials, y)
+    if tried >= 10:
+        base = float(np.bincount(y[known]).max() / known.sum())
+        share = agree / tried
+        if share > base + 2 * np.sqrt(base * (1 - base) / tried):
+            found.append(
+                f"the stimulus predicts the label: other subjects' commonest class of a stimulus is right in "
+                f"{share:.0%} of {tried} trials (commonest class: {base:.0%}); a model may recognise the film, "
+                "not the feeling"
+            )
+    return found
+
+
+def _stimulus_agreement(trials: pd.DataFrame, y: NDArray[np.int64]) -> tuple[int, int]:
+    """Count trials whose class is the commonest among other subjects' trials of its stimulus, and trials tried."""
+    agree = tried = 0
+    subjects = trials["subject"].to_numpy()
+    for name, rows in trials.groupby("stimulus").indices.items():
+        rows = rows[y[rows] >= 0]
+        if not name:
+            continue
+        for row in rows:
+            others = y[rows[subjects[rows] != subjects[row]]]
+            if len(others) >= 2:
+                tried += 1
+                agree += int(np.bincount(others).argmax() == y[row])
+    return agree, tried

@@ -1,0 +1,304 @@
+"""Bags from a store: which windows go together, and the tensors of a batch."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from milmer.config import Data
+from milmer.errors import UserError
+from milmer.faces.crop import decode_jpeg
+from milmer.labels import Labels, make_labels
+from milmer.models.bag import Bag
+from milmer.progress import Progress, silent
+from milmer.store import Store
+from milmer.windows import build_windows, choose_frames
+
+FRAME_MEMORY = 1_000_000_000  # bytes of decoded frames that are kept; beyond it they are decoded when wanted
+Item = tuple[int, int]  # (epoch, bag): the epoch travels with the index, so that augmentation is a function of both
+
+
+def bag_table(windows: pd.DataFrame, windows_per_bag: int) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Group consecutive windows of a trial into bags.
+
+    Returns
+    -------
+    table : DataFrame
+        One row a bag: its first window's columns, `stop` of its last.
+    members : ndarray of int64, shape (n_bags, W)
+        Rows of `windows`; -1 where a trial's last bag has fewer.
+    """
+    order = windows["window"].to_numpy() // windows_per_bag  # (n_windows,)
+    groups = windows.groupby([windows["trial_row"].to_numpy(), order], sort=False).indices
+    members = np.full((len(groups), windows_per_bag), -1, dtype=np.int64)  # (n_bags, W)
+    for bag, rows in enumerate(groups.values()):
+        members[bag, : len(rows)] = rows
+    last = members[np.arange(len(members)), (members >= 0).sum(axis=1) - 1]  # (n_bags,)
+    table = windows.iloc[members[:, 0]].reset_index(drop=True)
+    table["stop"] = windows["stop"].to_numpy()[last]
+    return table, members
+
+
+class Bags(Dataset[Bag]):
+    """All bags of a store under one `Data` configuration.
+
+    Without `classes` the rows' classes come from the study's ratings; with them, rows have none (prediction).
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a bag, with identity columns, ratings, start and stop.
+    labels : Labels
+        Classes of the rows of `table`.
+    face_rows : ndarray of int64, shape (n_bags, W, N)
+        Rows of the recording's face track; -1 where there is none.
+    """
+
+    def __init__(
+        self, store: Store, config: Data, *, classes: tuple[str, ...] | None = None, progress: Progress = silent
+    ) -> None:
+        self.store, self.config = store, config
+        self.windows = build_windows(store.trials, config.window, config.step, config.modalities)
+        self.table, self.members = bag_table(self.windows, config.windows_per_bag)
+        if classes is None:
+            self.labels = make_labels(self.table, config.target, config.threshold)
+        else:
+            self.labels = Labels(np.full(len(self.table), -1, dtype=np.int64), classes, "none")
+        infos = {k: store.recording(k) for k in store.keys}
+        self.channels = max((len(i.names) for i in infos.values()), default=0) if "eeg" in config.modalities else 0
+        self.channels = max(self.channels, 1)
+        self.samples = round(config.window * store.eeg_rate)
+        self.positions = {k: _padded(i.positions, self.channels) for k, i in infos.items()}  # (C, 3) each
+        self.present = {
+            k: np.array([n not in i.masked for n in i.names] + [False] * (self.channels - len(i.names)), dtype=bool)
+            for k, i in infos.items()
+        }  # (C,) each
+        self.window_faces = self._window_faces()  # (n_windows, N)
+        self.face_rows = np.where((self.members >= 0)[..., None], self.window_faces[self.members], -1)  # (n_bags, W, N)
+        self._kept: dict[tuple[str, int], int] = {}
+        self._frames: NDArray[np.uint8] | None = None
+        self._keep_frames(progress)
+
+    def permuted(self, seed: int | None) -> Bags:
+        """Return the same bags with labels shuffled between the trials of each subject; `None` shuffles nothing."""
+        if seed is None:
+            return self
+        other = copy.copy(self)
+        y = permute_trials(self.table, self.labels.y, seed)
+        other.labels = Labels(y, self.labels.classes, f"{self.labels.rule} (permuted, seed {seed})")
+        return other
+
+    def _window_faces(self) -> NDArray[np.int64]:
+        n = self.config.frames
+        chosen = np.full((len(self.windows), n), -1, dtype=np.int64)  # (n_windows, N)
+        if "face" not in self.config.modalities:
+            return chosen
+        columns = ("trial_row", "start", "stop")
+        for i, (row, start, stop) in enumerate(zip(*(self.windows[c].to_numpy() for c in columns), strict=True)):
+            trial = self.store.trials.iloc[row]
+            if not trial["has_face"]:
+                continue
+            first, rows = int(trial["face_start"]), int(trial["face_rows"])
+            track = self.store.faces(str(trial["store_key"]))
+            picked = choose_frames(track.time[first : first + rows], start, stop, n)  # (N,)
+            ok = picked >= 0
+            ok[ok] = track.found[first + picked[ok]]
+            chosen[i] = np.where(ok, first + picked, -1)  # (N,)
+        return chosen
+
+    def _keep_frames(self, progress: Progress) -> None:
+        """Decode every frame once where all of them fit in memory."""
+        keys = self.table["store_key"].to_numpy()
+        wanted = sorted({(str(k), int(f)) for k, row in zip(keys, self.face_rows, strict=True) for f in row[row >= 0]})
+        side = self.config.px
+        if not wanted or len(wanted) * side * side * 3 > FRAME_MEMORY:
+            return
+        frames = np.empty((len(wanted), side, side, 3), dtype=np.uint8)  # (F, P, P, 3)
+
+        def decode(i: int) -> None:
+            frames[i] = decode_jpeg(self.store.crop(*wanted[i]), side)  # (P, P, 3)
+
+        for key, _ in wanted:
+            self.store.faces(key)
+        with ThreadPoolExecutor(2) as pool:
+            for done, _ in enumerate(pool.map(decode, range(len(wanted)))):
+                if done % 500 == 0:
+                    progress(done, len(wanted), "reading frames")
+        self._frames = frames
+        self._kept = {w: i for i, w in enumerate(wanted)}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, item: Item) -> Bag:
+        return self.__getitems__([item])
+
+    def __getitems__(self, items: Sequence[Item]) -> Bag:
+        """Return the batch of the bags in `items`, not augmented."""
+        b, w, n, c, s, p = len(items), *self.members.shape[1:], *self._sizes()
+        frames = np.zeros((b, w, n, p, p, 3), dtype=np.uint8)  # (B, W, N, P, P, 3)
+        eeg = np.zeros((b, w, c, s), dtype=np.float32)  # (B, W, C, S)
+        eeg_mask = np.zeros((b, w, c), dtype=bool)  # (B, W, C)
+        sample_mask = np.zeros((b, w, s), dtype=bool)  # (B, W, S)
+        positions = np.zeros((b, c, 3), dtype=np.float32)  # (B, C, 3)
+        faces = self.face_rows[[bag for _, bag in items]]  # (B, W, N)
+        for i, (_, bag) in enumerate(items):
+            key = str(self.table["store_key"].iat[bag])
+            positions[i] = self.positions[key]  # (C, 3)
+            for j, window in enumerate(self.members[bag]):
+                if window < 0:
+                    continue
+                if "eeg" in self.config.modalities:
+                    self._read_eeg(int(window), key, eeg[i, j], eeg_mask[i, j], sample_mask[i, j])
+                for k in np.flatnonzero(faces[i, j] >= 0):
+                    frames[i, j, k] = self._frame(key, int(faces[i, j, k]))  # (P, P, 3)
+        frame_mask = torch.from_numpy(faces >= 0)  # (B, W, N)
+        channel_mask = torch.from_numpy(eeg_mask)  # (B, W, C)
+        return Bag(
+            frames=torch.from_numpy(frames).permute(0, 1, 2, 5, 3, 4),  # (B, W, N, 3, P, P)
+            frame_mask=frame_mask,  # (B, W, N)
+            eeg=torch.from_numpy(eeg),  # (B, W, C, S)
+            eeg_mask=channel_mask,  # (B, W, C)
+            sample_mask=torch.from_numpy(sample_mask),  # (B, W, S)
+            positions=torch.from_numpy(positions),  # (B, C, 3)
+            window_mask=torch.from_numpy(self.members[[bag for _, bag in items]] >= 0),  # (B, W)
+            modality_mask=torch.stack([channel_mask.flatten(1).any(1), frame_mask.flatten(1).any(1)], 1),  # (B, 2)
+        )
+
+    def _sizes(self) -> tuple[int, int, int, int]:
+        if "face" not in self.config.modalities:
+            return 1, self.channels, self.samples, 1  # one empty pixel stands for no face
+        return self.config.frames, self.channels, self.samples, self.config.px
+
+    def _read_eeg(
+        self, window: int, key: str, eeg: NDArray[np.float32], channels: NDArray[np.bool_], samples: NDArray[np.bool_]
+    ) -> None:
+        row = int(self.windows["trial_row"].iat[window])
+        if not self.store.trials["has_eeg"].iat[row]:
+            return
+        start, stop = float(self.windows["start"].iat[window]), float(self.windows["stop"].iat[window])
+        read = self.store.eeg(row, start, stop, self.config.reject)  # (C, S)
+        have = min(read.shape[1], eeg.shape[1])
+        if have:
+            eeg[: len(read), :have] = read[:, :have]
+            channels[:] = self.present[key]
+            samples[:have] = True
+
+    def _frame(self, key: str, row: int) -> NDArray[np.uint8]:
+        if self._frames is not None:
+            return self._frames[self._kept[key, row]]  # (P, P, 3)
+        return decode_jpeg(self.store.crop(key, row), self.config.px)  # (P, P, 3)
+
+    def check(self, indexes: NDArray[np.int64]) -> None:
+        """Raise `UserError` where the rows in `indexes` hold none of the modalities asked for."""
+        trials = self.store.trials.iloc[self.table["trial_row"].to_numpy()[indexes]]
+        for name in self.config.modalities:
+            if not trials[f"has_{name}"].any():
+                raise UserError(
+                    f"{self.store.path}: no trial has {name}; ask for the others only with --modalities "
+                    f"{','.join(m for m in self.config.modalities if m != name) or 'eeg'}"
+                )
+
+
+def permute_trials(table: pd.DataFrame, y: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Shuffle labels between the trials of each subject; windows of a trial keep one label."""
+    rng = np.random.default_rng([seed, 77])
+    found = y.copy()
+    for _, rows in sorted(table.groupby("subject").indices.items()):
+        trial = table["trial_row"].to_numpy()[rows]  # (n,)
+        trials, first, back = np.unique(trial, return_index=True, return_inverse=True)
+        found[rows] = y[rows][first][rng.permutation(len(trials))][back]  # (n,)
+    return found
+
+
+class EpochSampler(Sampler[Item]):
+    """Order of the bags of an epoch: a function of seed and epoch, however often training was resumed."""
+
+    def __init__(self, indexes: NDArray[np.int64], seed: int, shuffle: bool) -> None:
+        self.indexes, self.seed, self.shuffle, self.epoch = indexes, seed, shuffle, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the number of the epoch that comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def __iter__(self) -> Iterator[Item]:
+        order = self.indexes
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch, 1]).permutation(order)  # (n,)
+        return iter([(self.epoch, int(i)) for i in order])
+
+
+class _Batches(Dataset[tuple[Bag, torch.Tensor, torch.Tensor]]):
+    """Batches of (bag, class, (epoch, index)) for a loader."""
+
+    def __init__(self, bags: Bags) -> None:
+        self.bags = bags
+
+    def __len__(self) -> int:
+        return len(self.bags)
+
+    def __getitem__(self, item: Item) -> tuple[Bag, torch.Tensor, torch.Tensor]:
+        return self.__getitems__([item])
+
+    def __getitems__(self, items: Sequence[Item]) -> tuple[Bag, torch.Tensor, torch.Tensor]:
+        y = torch.from_numpy(self.bags.labels.y[[i for _, i in items]])  # (B,)
+        return self.bags.__getitems__(items), y, torch.tensor(items)  # Bag, (B,), (B, 2)
+
+
+def _as_is(batch: tuple[Bag, torch.Tensor, torch.Tensor]) -> tuple[Bag, torch.Tensor, torch.Tensor]:
+    return batch
+
+
+def make_loader(
+    bags: Bags, indexes: NDArray[np.int64], batch: int, *, seed: int = 0, shuffle: bool = False, workers: int = 0
+) -> DataLoader[tuple[Bag, torch.Tensor, torch.Tensor]]:
+    """Return a loader of (bag, class, (epoch, index)) batches over the rows in `indexes`."""
+    return DataLoader(
+        _Batches(bags),
+        batch_size=batch,
+        sampler=EpochSampler(indexes, seed, shuffle),  # type: ignore[arg-type]  # items carry their epoch
+        num_workers=workers,
+        collate_fn=_as_is,
+        drop_last=False,
+    )
+
+
+def augment(bag: Bag, items: torch.Tensor, seed: int) -> Bag:
+    """Mirror, light and shift each bag's frames: one draw a bag, a function of seed, epoch and index.
+
+    Parameters
+    ----------
+    items : Tensor of int, shape (B, 2)
+        Epoch and index of every bag.
+    """
+    frames = bag.frames.float()  # (B, W, N, 3, P, P)
+    if bag.frames.dtype == torch.uint8:
+        frames = frames / 255  # (B, W, N, 3, P, P)
+    pixels = frames.shape[-1]
+    reach = max(1, pixels // 20)
+    out = []
+    for one, (epoch, index) in zip(frames, items.tolist(), strict=True):
+        rng = np.random.default_rng([seed, epoch, index, 2])
+        if rng.random() < 0.5:
+            one = one.flip(-1)  # (W, N, 3, P, P)
+        dy, dx = (int(v) for v in rng.integers(-reach, reach + 1, 2))
+        one = torch.roll(one, (dy, dx), (-2, -1)) * float(rng.uniform(0.8, 1.2))  # (W, N, 3, P, P)
+        out.append(one.clamp(0, 1))
+    return dataclasses.replace(bag, frames=torch.stack(out))
+
+
+def _padded(positions: NDArray[np.float64], channels: int) -> NDArray[np.float32]:
+    padded = np.zeros((channels, 3), dtype=np.float32)  # (C, 3)
+    padded[: len(positions)] = positions[:channels]
+    return padded

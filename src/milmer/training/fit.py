@@ -1,0 +1,253 @@
+"""One fit: fitted scales, Lightning's loop, the best epoch by validation loss, weights as safetensors."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from numpy.typing import NDArray
+
+from milmer.config import Config
+from milmer.errors import UserError
+from milmer.models.milmer import Milmer
+from milmer.models.weights import load_model, save_model
+from milmer.progress import Progress, silent
+from milmer.store import content_hash, write_json
+from milmer.training.data import Bags, make_loader
+from milmer.training.module import MilmerModule
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that a kill in the middle of writing cannot spoil."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write beside the final place, then rename."""
+        part = Path(f"{path}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, part)
+        part.replace(path)
+
+
+class _Curve(Callback):
+    """Writes history.csv every epoch and tells of the progress."""
+
+    def __init__(self, folder: Path, progress: Progress, text: str) -> None:
+        self.folder, self.progress, self.text = folder, progress, text
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        module = pl_module
+        if trainer.sanity_checking or not isinstance(module, MilmerModule):
+            return
+        pd.DataFrame(module.history).to_csv(self.folder / "history.csv", index=False)
+        last = module.history[-1]
+        self.progress(
+            len(module.history),
+            int(trainer.max_epochs or 0),
+            f"{self.text}: loss {last['train_loss']:.3f}, validation macro-F1 {last['val_macro_f1']:.2f}",
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit left behind: weights in `folder`, and the learning curve."""
+
+    folder: Path
+    history: pd.DataFrame
+
+
+def fit(
+    config: Config,
+    bags: Bags,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    text: str = "fit",
+) -> Fit:
+    """Fit a network on the rows `train`, choosing the epoch on the rows `validation`.
+
+    Parameters
+    ----------
+    bags : Bags
+        The data; only rows in `train` and `validation` are read.
+    folder : Path
+        Gets ``model.safetensors``, ``config.json``, ``history.csv``; ``last.ckpt`` while it goes on.
+    resume : bool
+        Go on from ``last.ckpt`` where there is one; the result is bit-equal to an uninterrupted fit.
+
+    Returns
+    -------
+    Fit
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "done.json"
+    key = content_hash(
+        [config.model_dump(mode="json"), bags.store.fingerprint, train.tolist(), validation.tolist(), bags.labels.rule]
+    )
+    if resume and done.exists() and json.loads(done.read_text())["key"] == key:
+        return Fit(folder, pd.read_csv(folder / "history.csv"))
+    bags.check(train)
+    torch.set_num_threads(config.training.threads)
+    model = build_model(config, bags, train)
+    settings = config.training
+    y = bags.labels.y[train]
+    steps = settings.epochs * int(np.ceil(len(train) / settings.batch))
+    weights = _class_weights(y, len(bags.labels.classes)) if settings.class_weights else None
+    module = MilmerModule(model, settings, steps, weights)
+    best = ModelCheckpoint(
+        dirpath=folder, filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
+    )
+    last = folder / "last.ckpt"
+    started = folder / "fit.json"
+    going_on = resume and last.exists() and started.exists() and json.loads(started.read_text())["key"] == key
+    if not going_on:
+        for stale in (*folder.glob("*.ckpt"), done):
+            stale.unlink(missing_ok=True)
+        write_json(started, {"key": key})
+    with _quiet():
+        trainer = lightning.Trainer(
+            default_root_dir=folder,
+            max_epochs=settings.epochs,
+            accelerator=_accelerator(settings.device),
+            devices=1,
+            precision=_precision(settings.precision, settings.device),
+            gradient_clip_val=settings.clip,
+            callbacks=[best, EarlyStopping("val_loss", patience=settings.patience), _Curve(folder, progress, text)],
+            plugins=[AtomicCheckpoints()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            deterministic="warn",
+        )
+        trainer.fit(
+            module,
+            make_loader(bags, train, settings.batch, seed=settings.seed, shuffle=True, workers=settings.workers),
+            make_loader(bags, validation, 2 * settings.batch, workers=settings.workers),
+            ckpt_path=str(last) if going_on else None,
+            weights_only=True,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    state = torch.load(folder / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    save_model(model, folder, model_record(config, bags))
+    write_json(done, {"key": key, "best_epoch": int(np.argmin([h["val_loss"] for h in module.history]))})
+    for scratch in folder.glob("*.ckpt"):
+        scratch.unlink()
+    started.unlink()
+    return Fit(folder, pd.DataFrame(module.history))
+
+
+def build_model(config: Config, bags: Bags, train: NDArray[np.int64]) -> Milmer:
+    """Make the network and fit its EEG scales on rows of `train`; the initial weights are a function of the seed."""
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(config.training.seed)
+    model = Milmer(
+        config.model,
+        n_classes=len(bags.labels.classes),
+        n_times=bags.samples,
+        sfreq=bags.store.eeg_rate,
+        modalities=config.data.modalities,
+        px=config.data.px,
+    )
+    torch.set_rng_state(generator_state)
+    if "eeg" in config.data.modalities:
+        rng = np.random.default_rng([config.training.seed, 3])
+        rows = np.sort(rng.permutation(train)[:512])  # enough for a robust scale
+        batch = bags.__getitems__([(0, int(i)) for i in rows])
+        model.fit_eeg([batch])
+    return model
+
+
+def model_record(config: Config, bags: Bags) -> dict[str, Any]:
+    """Everything beside the weights that prediction needs: it goes into the model's config.json."""
+    keys = sorted(set(bags.table["store_key"]))
+    longest = max((bags.store.recording(k) for k in keys), key=lambda r: len(r.names), default=None)
+    return {
+        "milmer": importlib.metadata.version("milmer"),
+        "classes": list(bags.labels.classes),
+        "label_rule": bags.labels.rule,
+        "data": config.data.model_dump(mode="json"),
+        "preparation": bags.store.info["parameters"],
+        "channels": list(longest.names) if longest else [],
+        "rate": bags.store.eeg_rate,
+        "study": bags.store.name,
+        "store": bags.store.fingerprint,
+        "seed": config.training.seed,
+    }
+
+
+def predict_bags(
+    folder: Path, bags: Bags, rows: NDArray[np.int64], *, device: str = "auto", batch: int = 64
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the class probabilities and frame weights that the model in `folder` gives to `rows`.
+
+    Returns
+    -------
+    prob : ndarray, shape (n_rows, n_classes)
+    weights : ndarray, shape (n_rows, W, N)
+    """
+    model, _ = load_model(folder)
+    place = torch.device("cuda" if _accelerator(device) == "gpu" else "cpu")
+    model.to(place).eval()
+    prob, weights = [], []
+    with torch.inference_mode():
+        for bag, _, _ in make_loader(bags, rows, batch):
+            answer = model(bag.to(place))
+            prob.append(answer.logits.float().softmax(-1).cpu())  # (B, classes)
+            weights.append(answer.frame_weights.float().cpu())  # (B, W, N)
+    return torch.cat(prob).numpy(), torch.cat(weights).numpy()
+
+
+def _class_weights(y: NDArray[np.int64], classes: int) -> torch.Tensor:
+    counts = np.bincount(y, minlength=classes)  # (classes,)
+    present = np.maximum(counts, 1)
+    weights = np.where(counts > 0, len(y) / (present * max(1, (counts > 0).sum())), 0.0)  # (classes,)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def _accelerator(device: str) -> str:
+    if device == "gpu" and not torch.cuda.is_available():
+        raise UserError("training.device gpu: no GPU was found; use training.device=cpu")
+    return "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _precision(precision: str, device: str) -> Any:
+    if precision == "auto":
+        if _accelerator(device) == "cpu":
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice off the screen: the command line says what a user needs."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    before = [log.level for log in loggers]
+    try:
+        for log in loggers:
+            log.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", message=".*weights_only.*")
+            yield
+    finally:
+        for log, level in zip(loggers, before, strict=True):
+            log.setLevel(level)

@@ -1,0 +1,129 @@
+"""The network under optimisation. Every draw is a function of seed and step, so a resumed run repeats itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from milmer.config import Training
+from milmer.evaluation.metrics import classification
+from milmer.models.bag import Bag
+from milmer.models.milmer import Milmer
+from milmer.training.data import augment
+
+Batch = tuple[Bag, Tensor, Tensor]  # bag, (B,), (B, 2)
+
+
+class MilmerModule(lightning.LightningModule):
+    """Cross-entropy, AdamW and a warmed-up cosine decay (PAPER section 1) around `Milmer`.
+
+    Parameters
+    ----------
+    model : Milmer
+        The network.
+    config : Training
+        How to fit it.
+    steps : int
+        Optimiser steps of the whole fit.
+    class_weights : Tensor, shape (n_classes,), optional
+        Weights of the classes in the training loss.
+    """
+
+    def __init__(self, model: Milmer, config: Training, steps: int, class_weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.model, self.settings, self.steps = model, config, max(steps, 1)
+        self.register_buffer("class_weights", class_weights)
+        self.history: list[dict[str, float]] = []
+        self._losses: list[float] = []
+        self._seen: list[tuple[Tensor, Tensor, float]] = []
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make dropout and exploration a function of seed and step; let exploration fade over the first fifth."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+        self.model.set_exploration(max(0.0, 1 - 5 * self.global_step / self.steps))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        bag, y, items = batch
+        if self.settings.augment and bag.frame_mask.any():
+            bag = augment(bag, items, self.settings.seed)
+        logits = self.model(bag).logits  # (B, classes)
+        loss = nn.functional.cross_entropy(logits, y, weight=self.class_weights)  # ()
+        self._losses.append(float(loss.detach()))
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch's mean loss."""
+        self._losses = []
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the epoch's validation figures."""
+        self._seen = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the validation probabilities."""
+        bag, y, _ = batch
+        logits = self.model(bag).logits.float()  # (B, classes)
+        loss = float(nn.functional.cross_entropy(logits, y, reduction="sum"))
+        self._seen.append((logits.softmax(-1).cpu(), y.cpu(), loss))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log validation loss and macro-F1; both decide about stopping, neither sees a test row."""
+        prob = torch.cat([p for p, _, _ in self._seen]).numpy()  # (n, classes)
+        y = torch.cat([t for _, t, _ in self._seen]).numpy()  # (n,)
+        loss = sum(s for _, _, s in self._seen) / len(y)
+        figures = classification(y, prob, [str(i) for i in range(prob.shape[1])])
+        self.log("val_loss", loss, batch_size=len(y))
+        if not self.trainer.sanity_checking:
+            train = float(np.mean(self._losses)) if self._losses else math.nan
+            self.history.append(
+                {
+                    "epoch": float(self.current_epoch),
+                    "train_loss": train,
+                    "val_loss": loss,
+                    "val_macro_f1": figures["macro_f1"],
+                    "val_accuracy": figures["accuracy"],
+                    "lr": float(self.optimizers().param_groups[0]["lr"]),  # type: ignore[union-attr]  # one optimiser
+                }
+            )
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay on biases, norms and tokens; linear warm-up, then cosine to `lr_floor`."""
+        decay, plain = [], []
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                (decay if parameter.ndim >= 2 else plain).append(parameter)
+        groups = [
+            {"params": decay, "weight_decay": self.settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
+        warm = max(1, round(self.settings.warmup * self.steps))
+        floor = self.settings.lr_floor
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            share = min(1.0, (step - warm) / max(1, self.steps - warm))
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch; a `Bag` moves itself."""
+        bag, y, items = batch
+        return bag.to(device), y.to(device), items
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the learning curve with the state it belongs to."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the learning curve up again."""
+        self.history = list(checkpoint["history"])
