@@ -1,0 +1,207 @@
+"""A face track: one person's face through a stretch of video, at a fixed rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milmer.config import FacePreparation
+from milmer.faces.crop import crop_face, encode_jpeg
+from milmer.faces.detect import Face, FaceDetector
+from milmer.faces.video import FrameReader
+
+CANDIDATES = 4  # faces of a frame that are followed, the largest and surest
+OVERLAP = 0.2  # intersection over union of one face in two frames, at least
+MEMORY = 2.0  # seconds a face may be hidden and still be followed by where it was
+SIZES = 2.5  # one person's face keeps its size within this factor from one stretch to the next
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One person's face at a fixed rate; F is the number of moments.
+
+    Parameters
+    ----------
+    times : ndarray, shape (F,), float64
+        Seconds from the start of the trial: the middles of slots of 1/rate.
+    boxes : ndarray, shape (F, 4), float32
+        x, y, width, height in pixels of the upright frame; NaN where no face was found.
+    confidence : ndarray, shape (F,), float32
+        The detector's, 0 to 1; 0 where no face was found.
+    found : ndarray, shape (F,), bool
+        Whether there is a face.
+    jpegs : list of bytes
+        Crops; empty where no face was found or the video has no frame.
+    notes : list of str
+        What was odd, one line each.
+    """
+
+    times: NDArray[np.float64]  # (F,)
+    boxes: NDArray[np.float32]  # (F, 4)
+    confidence: NDArray[np.float32]  # (F,)
+    found: NDArray[np.bool_]  # (F,)
+    jpegs: list[bytes]
+    notes: list[str]
+
+    @property
+    def found_share(self) -> float:
+        """Share of the moments with a face, 0 to 1; NaN of none."""
+        return float(self.found.mean()) if self.found.size else float("nan")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    index: int  # place on the grid
+    face: Face
+    jpeg: bytes
+
+
+@dataclass
+class _Stretch:
+    """One face followed without a jump."""
+
+    seen: list[_Seen] = field(default_factory=list)
+
+    @property
+    def weight(self) -> float:
+        """Confidence times size, over all moments."""
+        return sum(s.face.confidence * _side(s.face) for s in self.seen)
+
+    @property
+    def size(self) -> float:
+        return float(np.median([_side(s.face) for s in self.seen]))
+
+
+def face_track(
+    video: Path, start: float, duration: float, settings: FacePreparation, detector: FaceDetector
+) -> FaceTrack:
+    """Follow the main face through a stretch of a video.
+
+    Every face of every wanted frame is followed by overlap; the person is the face with the most confidence x size over
+    the whole stretch, so that a passer-by never takes over, be it for one frame. Where that face is lost and one of
+    about its size appears, it is taken for the same person.
+
+    Parameters
+    ----------
+    video : Path
+        Video file.
+    start, duration : float
+        Seconds from the video's first frame, and length in seconds.
+    settings : FacePreparation
+        Rate, confidence, margin, size and JPEG quality.
+    detector : FaceDetector
+        What `milmer.faces.detect.load_detector` returns.
+
+    Returns
+    -------
+    FaceTrack
+        On the grid (k + 0.5) / rate for k < floor(duration * rate), whatever the video's length.
+
+    Raises
+    ------
+    UserError
+        If the video cannot be read at all. A video that ends early, is damaged or shows no face is noted instead.
+    """
+    with FrameReader(video) as reader:
+        return _track(reader, start, duration, settings, detector)
+
+
+def track_video(
+    video: Path, settings: FacePreparation, detector: FaceDetector, start: float = 0.0, duration: float | None = None
+) -> FaceTrack:
+    """Follow the main face through a whole video, or from `start` on; see `face_track`."""
+    with FrameReader(video) as reader:
+        rest = max(reader.info.duration - start, 0.0)
+        return _track(reader, start, rest if duration is None else duration, settings, detector)
+
+
+def _track(
+    reader: FrameReader, start: float, duration: float, settings: FacePreparation, detector: FaceDetector
+) -> FaceTrack:
+    count = int(np.floor(duration * settings.rate + 1e-6))  # 60 s x 10/3 is 200, whatever the rounding
+    times = (np.arange(count, dtype=np.float64) + 0.5) / settings.rate  # (F,)
+    moments = start + times  # (F,)
+    stretches: list[_Stretch] = []
+    shown = -1
+    for time, image in reader.frames_at(moments.tolist()):
+        shown = int(np.searchsorted(moments, time))
+        faces = [f for f in detector.detect(image) if f.confidence >= settings.confidence]
+        faces = sorted(faces, key=lambda f: f.confidence * _side(f), reverse=True)[:CANDIDATES]
+        seen = [
+            _Seen(shown, f, encode_jpeg(crop_face(image, f.box, settings.margin, settings.px), settings.jpeg_quality))
+            for f in faces
+        ]
+        _follow(stretches, seen, reach=MEMORY * settings.rate)
+    notes = list(reader.notes)
+    if count and shown < count - 1:
+        name = reader.path.name
+        if reader.end <= start:
+            notes.append(f"{name}: video ends at {reader.end:.1f} s, before the trial starts at {start:.1f} s")
+        else:
+            notes.append(f"{name}: video ends at {reader.end - start:.1f} s of {duration:g} s")
+    track = FaceTrack(
+        times=times,
+        boxes=np.full((count, 4), np.nan, dtype=np.float32),
+        confidence=np.zeros(count, dtype=np.float32),
+        found=np.zeros(count, dtype=np.bool_),
+        jpegs=[b""] * count,
+        notes=notes,
+    )
+    for stretch in _one_person(stretches):
+        for seen_once in stretch.seen:
+            k = seen_once.index
+            track.boxes[k] = seen_once.face.box
+            track.confidence[k] = seen_once.face.confidence
+            track.found[k] = True
+            track.jpegs[k] = seen_once.jpeg
+    if shown >= 0 and not track.found.any():
+        notes.append(f"{reader.path.name}: no face found in {shown + 1} frames")
+    return track
+
+
+def _follow(stretches: list[_Stretch], seen: list[_Seen], reach: float) -> None:
+    """Add this moment's faces to the stretches that they overlap most, one each; the others start new ones."""
+    pairs = sorted(
+        ((_overlap(s.seen[-1].face, one.face), i, j) for i, s in enumerate(stretches) for j, one in enumerate(seen)
+         if one.index - s.seen[-1].index <= reach),
+        reverse=True,
+    )  # fmt: skip
+    taken: set[int] = set()
+    grown: set[int] = set()
+    for overlap, i, j in pairs:
+        if overlap >= OVERLAP and i not in grown and j not in taken:
+            stretches[i].seen.append(seen[j])
+            grown.add(i)
+            taken.add(j)
+    stretches.extend(_Stretch([one]) for j, one in enumerate(seen) if j not in taken)
+
+
+def _one_person(stretches: list[_Stretch]) -> list[_Stretch]:
+    """Choose the heaviest stretch, and those of its size at other times."""
+    chosen: list[_Stretch] = []
+    busy: set[int] = set()
+    for stretch in sorted(stretches, key=lambda s: s.weight, reverse=True):
+        moments = {s.index for s in stretch.seen}
+        if busy & set(range(min(moments), max(moments) + 1)):
+            continue
+        if chosen and not 1 / SIZES <= stretch.size / chosen[0].size <= SIZES:
+            continue
+        chosen.append(stretch)
+        busy |= set(range(min(moments), max(moments) + 1))
+    return chosen
+
+
+def _side(face: Face) -> float:
+    return float(np.sqrt(face.w * face.h))
+
+
+def _overlap(a: Face, b: Face) -> float:
+    """Return intersection over union of two boxes."""
+    across = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
+    down = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
+    if across <= 0 or down <= 0:
+        return 0.0
+    return across * down / (a.w * a.h + b.w * b.h - across * down)
