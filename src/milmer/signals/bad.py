@@ -55,8 +55,8 @@ def noisy_channels(chunks: NDArray[np.floating], rate: float, skip: NDArray[np.b
             corr = np.abs(part @ part.T) / size  # (G, G)
             np.fill_diagonal(corr, 0.0)
             likeness.append(corr.max(axis=1))
-    loud, loud_z = _excess(np.median(amplitude, axis=0))  # (G,), (G,)
-    hiss, hiss_z = _excess(np.median(fast, axis=0))  # (G,), (G,)
+    loud, loud_z = _excess(np.asarray(np.median(amplitude, axis=0)))  # (G,), (G,)
+    hiss, hiss_z = _excess(np.asarray(np.median(fast, axis=0)))  # (G,), (G,)
     like = np.asarray(np.median(likeness, axis=0))  # (G,)
     found: dict[int, str] = {}
     for i, c in enumerate(good):
@@ -74,7 +74,7 @@ def noisy_channels(chunks: NDArray[np.floating], rate: float, skip: NDArray[np.b
 def _excess(value: Array) -> tuple[Array, Array]:
     """Natural logarithm of value over median, and its robust z-score: shape (G,) both."""
     log = np.log(np.maximum(value, 1e-30))  # (G,)
-    excess = log - np.median(log)  # (G,)
+    excess: Array = log - np.median(log)  # (G,)
     # Twelve good channels may agree to a percent: the floor keeps a harmless 30 % from looking like an outlier.
     scale = max(1.4826 * float(np.median(np.abs(excess))), 0.2)
     return excess, excess / scale
@@ -105,7 +105,7 @@ def repair_matrix(
     """
     n_channels = len(names)
     bad = set(bad)
-    placed = np.isfinite(positions).all(axis=1)  # (C,)
+    placed = np.asarray(np.isfinite(positions).all(axis=1))  # (C,)
     good = [c for c in range(n_channels) if placed[c] and c not in bad]
     can = len(good) >= FEWEST_NEIGHBOURS
     masked = sorted(c for c in bad if not (can and placed[c]))

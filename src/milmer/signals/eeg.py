@@ -225,7 +225,8 @@ def _plan(first: Signal, settings: EEGPreparation, iclabel_off: str, uses_iclabe
 
 def _length(signal: Signal, rate: float) -> int:
     before, after = _pads(signal)
-    return round(max(signal.samples.shape[1] - before - after, 0) / signal.rate * rate)
+    seconds: float = max(signal.samples.shape[1] - before - after, 0) / signal.rate
+    return round(seconds * rate)
 
 
 def _pads(signal: Signal) -> tuple[int, int]:

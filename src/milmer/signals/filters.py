@@ -134,12 +134,16 @@ def resample(x: Array, rate: float, new_rate: float, before: int = 0, after: int
         return x[:, before : before + wanted]  # (C, S')
     ratio = Fraction(new_rate / rate).limit_denominator(2000)
     up, down = ratio.numerator, ratio.denominator
-    skip = (before // down) * down  # padding that is a whole number of new samples keeps the time axis exact
-    x = x[:, before - skip :]  # (C, skip + length + after)
     widest = max(up, down)
     half = 32 * widest
-    window = sps.firwin(2 * half + 1, 0.92 / widest, window=("kaiser", 8.0))  # (taps,)
-    out = sps.resample_poly(x, up, down, axis=-1, window=window, padtype="reflect")
+    taps = sps.firwin(2 * half + 1, 0.92 / widest, window=("kaiser", 8.0))  # (2 * half + 1,)
+    # Both ends are mirrored, then cut where a whole number of new samples lies before the start: time stays exact.
+    margin = -(-half // (up * down)) * down
+    if x.shape[1] == 0:
+        return np.zeros((len(x), 0))
+    x = np.pad(x, ((0, 0), (margin, margin)), mode="reflect", reflect_type="odd")  # (C, S + 2 * margin)
+    skip = (margin + before) // down * down
+    out = sps.resample_poly(x[:, margin + before - skip :], up, down, axis=-1, window=taps)
     start = skip * up // down
     out = out[:, start : start + wanted]  # (C, S')
     if out.shape[1] < wanted:  # a rate that is no simple fraction of the other can end one sample early

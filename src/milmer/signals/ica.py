@@ -24,7 +24,7 @@ MOST_SAMPLES = 150_000
 SMALLEST_VARIANCE = 1e-6  # of the largest: below it lies only what referencing, cleaning or rounding left behind
 BLINK_BAND = 10.0  # Hz: blinks and eye movements lie below
 FRONTAL = (("Fp1", "Fp2", "Fpz"), ("AF7", "AF8", "AF3", "AF4"))
-FRONTAL_PEAK = 2.0  # without EOG, a blink must be at least this much larger at the forehead than elsewhere
+FRONTAL_PEAK = 1.5  # without EOG, a blink must be this much larger at the forehead than elsewhere
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,10 @@ def _info(material: Material, placed: bool = False) -> mne.Info:
     with info._unlock():  # MNE and ICLabel warn where the record of filtering is missing; filtering is done
         info["highpass"], info["lowpass"] = 1.0, min(100.0, material.rate / 2)
     if placed:
-        info.set_montage(mne.channels.make_standard_montage("standard_1005"), verbose="ERROR")
+        # The montage goes by a new name from MNE 1.13 on, and the old one warns.
+        new = "colin27_1005"
+        name = new if new in mne.channels.get_builtin_montages() else "standard_1005"
+        info.set_montage(mne.channels.make_standard_montage(name), verbose="ERROR")
     return info
 
 
