@@ -136,12 +136,14 @@ def _fold_keys(rows: pd.DataFrame) -> list[tuple[Any, Any]]:
 
 
 def by_subject(table: Rows) -> Iterable[tuple[str, Rows]]:
+    """Yield each subject's name and rows."""
     for person in np.unique(table.person):
         mine = np.flatnonzero(table.person == person)
         yield table.subject[mine[0]], table.of(mine)
 
 
 def labels_of(table: Rows) -> Ints:
+    """Return the label of each trial, shape (n_trials,), in the order of the trials' numbers."""
     _, first = np.unique(table.trial, return_index=True)
     return np.asarray(table.y[first], dtype=np.int64)
 

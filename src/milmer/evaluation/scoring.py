@@ -240,7 +240,8 @@ def _collect(permuted: pd.DataFrame | Iterable[Any] | None, classes: Sequence[st
     if permuted is None:
         return {}
     found: dict[NullKey, list[float]] = {}
-    for item in permuted.to_dict("records") if hasattr(permuted, "to_dict") else permuted:
+    items: Iterable[Any] = permuted.to_dict("records") if hasattr(permuted, "to_dict") else permuted
+    for item in items:
         rows = point_figures(item, classes) if hasattr(item, "columns") else [item] if "name" in item else item
         for row in rows:
             subject = row.get("subject")

@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+
+from milmer.evaluation.metrics import BINS, checked, from_statistics, statistics_of
+from milmer.evaluation.statistics import (
+    bootstrap_mean,
+    bootstrap_statistics,
+    chance_level,
+    cluster_weights,
+    exchangeable,
+    expanded_levels,
+    interval,
+    p_value,
+    permutation_statistics,
+    permuted_labels,
+)
+
+NAMES = ("a", "b", "c")
+
+
+def predictions(seed: int, n: int, k: int, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, k, n)
+    z = rng.normal(size=(n, k)) + effect * np.eye(k)[y]
+    return y, np.round(np.exp(z) / np.exp(z).sum(axis=1, keepdims=True), 2)  # rounded: ties occur
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_resampled_sums_equal_figures_of_repeated_rows(k: int) -> None:
+    y, p = predictions(0, 60, k)
+    cluster = np.random.default_rng(1).permutation(np.arange(60) % 7)
+    weights = cluster_weights(np.zeros(7), 20, np.random.default_rng(2))
+    together = from_statistics(bootstrap_statistics(y, p, cluster, weights), NAMES[:k])
+    for r in range(20):
+        rows = np.concatenate([np.repeat(np.flatnonzero(cluster == g), int(weights[r, g])) for g in range(7)])
+        alone = from_statistics(statistics_of(*checked(y[rows], p[rows], k)), NAMES[:k])
+        for name, values in together.items():
+            np.testing.assert_allclose(values[r], alone[name][0], rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_permuted_sums_equal_figures_of_relabelled_rows(k: int) -> None:
+    _, p = predictions(3, 60, k)
+    unit = np.repeat(np.arange(20), 3)
+    of_unit = np.random.default_rng(4).integers(0, k, 20)
+    labels = permuted_labels(of_unit, np.arange(20) % 2, 20, np.random.default_rng(5))
+    together = from_statistics(permutation_statistics(p, unit, labels), NAMES[:k])
+    for r in range(20):
+        alone = from_statistics(statistics_of(*checked(labels[r][unit], p, k)), NAMES[:k])
+        for name, values in together.items():
+            np.testing.assert_allclose(values[r], alone[name][0], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_bins_count_every_row() -> None:
+    y, p = predictions(6, 100, 3)
+    sums = statistics_of(*checked(y, p, 3))
+    assert sums.bins.shape == (1, BINS, 2)
+    assert sums.bins[0, :, 1].sum() == (p.argmax(axis=1) == y).sum()
+
+
+def test_weights_resample_within_strata() -> None:
+    strata = np.array([0, 0, 0, 1, 1, 2])
+    weights = cluster_weights(strata, 200, np.random.default_rng(0))
+    for name, size in ((0, 3), (1, 2), (2, 1)):
+        assert (weights[:, strata == name].sum(axis=1) == size).all()
+    assert np.unique(weights[:, 0]).tolist() == [0, 1, 2, 3]
+
+
+def test_labels_are_exchanged_within_strata_only() -> None:
+    labels, strata = np.array([0, 1, 1, 2, 2, 2, 0, 1]), np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    shuffled = permuted_labels(labels, strata, 300, np.random.default_rng(0))
+    for name in range(3):
+        mine = strata == name
+        assert (np.sort(shuffled[:, mine], axis=1) == np.sort(labels[mine])).all()
+    first = shuffled[:, :3].argmin(axis=1)  # where the only 0 of the first stratum went
+    assert np.bincount(first, minlength=3).min() > 60
+    assert exchangeable(labels, strata)
+    assert not exchangeable([0, 0, 1], [0, 0, 1])
+
+
+def test_the_same_seed_gives_the_same_draws_and_the_global_state_is_left_alone() -> None:
+    np.random.seed(3)  # noqa: NPY002 -- the global state is what is tested
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002 -- as above
+    values, clusters = np.arange(40.0), np.arange(40) // 4
+    assert bootstrap_mean(values, clusters, seed=1) == bootstrap_mean(values, clusters, seed=1)
+    assert bootstrap_mean(values, clusters, seed=1) != bootstrap_mean(values, clusters, seed=2)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002 -- as above
+
+
+def test_few_clusters_widen_the_interval() -> None:
+    wide, narrow = expanded_levels(0.95, 8), expanded_levels(0.95, 10_000)
+    assert wide[0] < narrow[0] < 0.0251
+    assert narrow[0] == pytest.approx(0.025, abs=1e-4)
+    assert expanded_levels(0.95, 20, 10)[0] < expanded_levels(0.95, 20)[0]
+    assert sum(wide) == pytest.approx(1)
+    with pytest.raises(ValueError, match="nothing to resample"):
+        expanded_levels(0.95, 3, 3)
+
+
+@pytest.mark.parametrize(("subjects", "windows", "spread"), [(8, 20, 0.12), (20, 10, 0.12), (40, 1, 0.0)])
+def test_intervals_cover_about_as_often_as_they_say(subjects: int, windows: int, spread: float) -> None:
+    """Subjects differ in their true accuracy, windows are coin throws: 95 % intervals must cover 90-99 % of 400."""
+    rng = np.random.default_rng([subjects, windows])
+    covered = 0
+    for study in range(400):
+        own = np.clip(rng.normal(0.6, spread, subjects), 0, 1)
+        right = rng.random((subjects, windows)) < own[:, None]
+        low, high = bootstrap_mean(right.ravel(), np.repeat(np.arange(subjects), windows), 400, seed=study)
+        covered += low <= 0.6 <= high
+    assert 0.90 <= covered / 400 <= 0.99
+
+
+def test_intervals_over_windows_would_be_too_narrow() -> None:
+    """The reason for clusters: taking windows for independent covers far too rarely."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for study in range(60):
+        right = rng.random((8, 50)) < np.clip(rng.normal(0.6, 0.12, 8), 0, 1)[:, None]
+        low, high = bootstrap_mean(right.ravel(), np.arange(400), 200, seed=study)
+        covered += low <= 0.6 <= high
+    assert covered / 60 < 0.85
+
+
+def test_p_is_uniform_without_an_effect_and_small_with_one() -> None:
+    found = {0.0: [], 1.0: []}
+    for effect, ps in found.items():
+        for study in range(300 if effect == 0 else 20):
+            y, p = predictions(1000 + study, 48, 3, effect)
+            labels = permuted_labels(y, np.arange(48) // 12, 99, np.random.default_rng([study, 1]))
+            null = from_statistics(permutation_statistics(p, np.arange(48), labels), NAMES)["log_loss"]
+            value = from_statistics(statistics_of(*checked(y, p, 3)), NAMES)["log_loss"][0]
+            ps.append(p_value(value, null, greater=False))
+    for alpha in (0.05, 0.25, 0.5):
+        error = 3 * np.sqrt(alpha * (1 - alpha) / 300)
+        assert abs(np.mean(np.array(found[0.0]) <= alpha) - alpha) < error
+    assert np.mean(np.array(found[1.0]) <= 0.05) > 0.9
+
+
+def test_p_value_counts_ties_and_never_is_zero() -> None:
+    assert p_value(0.5, [0.5, 0.4, 0.3]) == 0.5
+    assert p_value(0.9, [0.5, 0.4, 0.3]) == 0.25
+    assert p_value(0.3, [0.5, 0.4, 0.3], greater=False) == 0.5
+    assert p_value(0.4, [0.5, np.nan, 0.3]) == pytest.approx(2 / 3)
+    assert np.isnan(p_value(0.5, [])) and np.isnan(p_value(np.nan, [0.5]))
+
+
+def test_chance_level_and_interval_of_nothing_are_undefined() -> None:
+    null = np.arange(101) / 100
+    assert chance_level(null) == pytest.approx((0.5, 0.95))
+    assert chance_level(null, greater=False) == pytest.approx((0.5, 0.05))
+    assert np.isnan(chance_level([])).all()
+    assert np.isnan(interval([np.nan, np.nan], 0.95, 10)).all()
