@@ -76,20 +76,18 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     if not main:
         return
     name = f"{main[0]['protocol']}{' (leaky)' if main[0]['protocol'] == 'window' else ''} protocol, {part}"
-    table = Table(title=name, title_justify="left", box=None, padding=(0, 2))
-    for column in ("figure", "level", "value", "interval", "chance", "p", "commonest class", "n"):
-        table.add_column(column, justify="left" if column in ("figure", "level") else "right")
+    table = Table(title=name, title_justify="left", box=None, padding=(0, 1))
+    for column in ("figure", "by", "value and interval", "chance", "p", "majority", "n"):
+        table.add_column(column, justify="left" if column in ("figure", "by") else "right", no_wrap=True)
     for f in main:
-        low, high = _number(f.get("low")), _number(f.get("high"))
         table.add_row(
             str(f["name"]).replace("_", " ").replace("f1", "F1"),
             str(f["level"]),
-            f"[bold]{_number(f['value'])}[/]",
-            f"{low} to {high}",
+            f"[bold]{_number(f['value'])}[/] \\[{_number(f.get('low'))}, {_number(f.get('high'))}]",
             _number(f.get("chance")),
             _number(f.get("p"), 3),
             _number(f.get("majority")),
-            f"{f['n']} {f['n_of']}",
+            str(f["n"]),
         )
     out.print(table)
     how = main[0].get("chance_how")

@@ -74,7 +74,6 @@ class Bags(Dataset[Bag]):
             self.labels = Labels(np.full(len(self.table), -1, dtype=np.int64), classes, "none")
         infos = {k: store.recording(k) for k in store.keys}
         self.channels = max((len(i.names) for i in infos.values()), default=0) if "eeg" in config.modalities else 0
-        self.channels = max(self.channels, 1)
         self.samples = round(config.window * store.eeg_rate)
         self.positions = {k: _padded(i.positions, self.channels) for k, i in infos.items()}  # (C, 3) each
         self.present = {
@@ -97,9 +96,9 @@ class Bags(Dataset[Bag]):
         return other
 
     def _window_faces(self) -> NDArray[np.int64]:
-        n = self.config.frames
+        n = self.config.frames if "face" in self.config.modalities else 0
         chosen = np.full((len(self.windows), n), -1, dtype=np.int64)  # (n_windows, N)
-        if "face" not in self.config.modalities:
+        if not n:
             return chosen
         columns = ("trial_row", "start", "stop")
         for i, (row, start, stop) in enumerate(zip(*(self.windows[c].to_numpy() for c in columns), strict=True)):
@@ -175,7 +174,7 @@ class Bags(Dataset[Bag]):
 
     def _sizes(self) -> tuple[int, int, int, int]:
         if "face" not in self.config.modalities:
-            return 1, self.channels, self.samples, 1  # one empty pixel stands for no face
+            return 0, self.channels, self.samples, 1
         return self.config.frames, self.channels, self.samples, self.config.px
 
     def _read_eeg(

@@ -1,0 +1,121 @@
+"""A tiny prepared store with planted effects, made by the store's own writer."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from milmer.config import Preparation
+from milmer.store import SCHEMA, RecordingWriter, content_hash, finish_store, write_json
+
+NAMES = ("Fp1", "Fp2", "C3", "C4", "P3", "P4", "O1", "O2")
+RATE = 128.0
+SAMPLES = Path(__file__).parents[1] / ".samples"
+
+
+def jpeg(rng: np.random.Generator, smile: bool, px: int = 64) -> bytes:
+    """A noisy square with a bright bar in its upper or lower half."""
+    image = rng.normal(110, 12, (px, px, 3))  # (P, P, 3)
+    top = px // 6 if smile else px // 2 + px // 6
+    image[top : top + px // 6] += 90
+    stream = io.BytesIO()
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def make_store(
+    path: Path,
+    *,
+    subjects: int = 4,
+    trials: int = 8,
+    seconds: float = 12.0,
+    eeg: bool = True,
+    face: bool = True,
+    px: int = 64,
+    seed: int = 0,
+) -> Path:
+    """Write a store whose arousal is in the alpha power and whose valence is in the crops."""
+    keys = []
+    info = {
+        "schema": SCHEMA,
+        "study": "tiny",
+        "parameters": Preparation().model_dump(mode="json"),
+        "parameters_hash": content_hash("tiny"),
+        "detector": "none",
+        "rating_ranges": {"valence": [1, 9], "arousal": [1, 9]},
+        "versions": {},
+    }
+    path.mkdir(parents=True)
+    angles = np.linspace(0, 2 * np.pi, len(NAMES), endpoint=False)  # (C,)
+    places = np.stack([np.cos(angles) * 0.8, np.sin(angles) * 0.8, np.full(len(NAMES), 0.6)], 1)  # (C, 3)
+    for s in range(subjects):
+        rng = np.random.default_rng([seed, s])
+        key = f"s{s + 1:02d}"
+        keys.append(key)
+        length = round(seconds * RATE)
+        time = np.arange(length) / RATE  # (S,)
+        rows, blocks, tables, blob = [], [], [], b""
+        order = rng.permutation(trials)
+        for t in range(trials):
+            high_v, high_a = bool(order[t] % 2), bool(order[t] // 2 % 2)
+            samples = rng.normal(0, 8e-6, (len(NAMES), length))  # (C, S)
+            samples += (2e-5 if high_a else 4e-6) * np.sin(2 * np.pi * 10 * time + rng.uniform(0, 6.3))  # (C, S)
+            blocks.append(samples.astype(np.float32))
+            track = pd.DataFrame({"trial": t + 1, "time": (np.arange(int(seconds / 0.3)) + 0.5) * 0.3})
+            crops = [jpeg(rng, high_v, px) if k % 7 else b"" for k in range(len(track))]
+            track["found"] = [bool(c) for c in crops]
+            track["confidence"] = np.where(track["found"], 0.9, np.nan)
+            track[["x", "y", "w", "h"]] = 10.0
+            track["length"] = [len(c) for c in crops]
+            track["offset"] = len(blob) + np.concatenate([[0], np.cumsum(track["length"])[:-1]])
+            blob += b"".join(crops)
+            rows.append(
+                {"study": "tiny", "site": "", "subject": key, "session": "", "recording": key, "block": ""}
+                | {"trial": t + 1, "order": t, "stimulus": f"e{order[t] + 1:02d}", "onset": np.nan, "label": ""}
+                | {"rating_valence": 7.0 if high_v else 3.0, "rating_arousal": 7.0 if high_a else 3.0}
+                | {"store_key": key, "has_eeg": eeg, "eeg_start": t * length, "eeg_samples": length if eeg else 0}
+                | {"duration": seconds, "has_face": face, "face_start": t * len(track)}
+                | {"face_rows": len(track) if face else 0, "faces_found": int(track["found"].sum()) if face else 0}
+            )
+            tables.append(track)
+        with RecordingWriter(path, key) as writer:
+            about = {"key": key, "names": [], "positions": [], "rate": RATE, "peripheral": {}}
+            if eeg:
+                np.save(writer.folder / "eeg.npy", np.concatenate(blocks, axis=1))
+                about |= {"names": list(NAMES), "positions": places.tolist()}
+                mixing = rng.normal(0, 1, (len(NAMES), 3))  # (C, k)
+                np.savez(
+                    writer.folder / "ica.npz",
+                    mixing=mixing,
+                    unmixing=np.linalg.pinv(mixing),
+                    labels=np.array(["brain", "brain", "other"]),
+                    scores=np.array([0.9, 0.8, 0.7]),
+                )
+                about |= {"components": ["brain", "brain", "other"], "component_scores": [0.9, 0.8, 0.7]}
+                about |= {"labelled_by": "planted", "reason": "planted"}
+            if face:
+                (writer.folder / "faces.bin").write_bytes(blob)
+                pd.concat(tables).to_parquet(writer.folder / "faces.parquet", index=False)
+            writer.commit(pd.DataFrame(rows), about, "sources")
+    write_json(path / "study.json", info)
+    finish_store(path, info, keys, {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four subjects, eight trials of 12 s, eight channels, faces; not to be written to."""
+    return make_store(tmp_path_factory.mktemp("tiny") / "store")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The real recordings that `make install` fetches; a test that needs them fails without."""
+    if not SAMPLES.is_dir():
+        raise FileNotFoundError(f"{SAMPLES} is missing: run 'make install'")
+    return SAMPLES
