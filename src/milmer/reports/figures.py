@@ -1,0 +1,235 @@
+"""The run's figures as plain data for the page: tables, dot plots (places in percent) and learning curves (SVG)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from milmer.evaluation.metrics import confusion
+from milmer.evaluation.scoring import trial_level
+from milmer.reports.reading import Run
+from milmer.reports.words import FIGURES, LOWER_IS_BETTER, count, interval, number, p_words
+
+LEVELS = ("window", "trial")
+Row = dict[str, Any]
+
+
+def figure_table(run: Run) -> list[Row]:
+    """Return one row a figure, with its cells at window and trial level; empty without metrics.json."""
+    rows = []
+    for name, (title, digits, explained) in FIGURES.items():
+        levels = {}
+        for level in LEVELS:
+            found = run.metric(name, level)
+            levels[level] = found and {
+                "value": number(found["value"], digits),
+                "interval": interval(found, digits),
+                "chance": number(found.get("chance"), digits),
+                "p": p_words(found.get("p")).removeprefix("p = ").removeprefix("p ") if found.get("p") else "–",
+                "majority": number(found.get("majority"), digits),
+            }
+        if any(levels.values()):
+            rows.append({"title": title, "explained": explained, "lower": name in LOWER_IS_BETTER, **levels})
+    return rows
+
+
+def figure_notes(run: Run) -> list[str]:
+    """Say how many rows the figures are of, how intervals and chance were found."""
+    notes = []
+    for level in LEVELS:
+        row = run.metric("macro_f1", level) or run.metric("accuracy", level)
+        if row is None:
+            continue
+        seen = f"{level.capitalize()} level: {count(int(row.get('n') or 0), level)}"
+        parts = [f"intervals by {row['interval_how']}" if row.get("interval_how") else ""]
+        parts += [f"chance: {row['chance_how']}" if row.get("chance_how") else ""]
+        notes.append("; ".join([seen, *filter(None, parts)]) + ".")
+    notes.append(
+        f"Intervals are at {100 * run.config.evaluation.confidence:g} %. Chance is what no relation between labels and "
+        "signals would give, p the share of that as good as the value. Majority is always answering the commonest "
+        "class of the training part, whatever the signals."
+    )
+    return notes
+
+
+def dot_plot(run: Run) -> Row:
+    """Return the main figures as points on one axis from (at most) 0 to 1, window and trial level."""
+    names = [n for n in FIGURES if n not in LOWER_IS_BETTER]
+    found = [(n, lv, r) for n in names for lv in LEVELS if (r := run.metric(n, lv))]
+    keys = ("value", "low", "high", "chance", "chance_high", "majority")
+    low = min([0.0, *(float(r[k]) for _, _, r in found for k in keys if r.get(k) is not None)])
+    low = float(np.floor(low * 5) / 5)  # the axis starts at a multiple of 0.2
+    rows: list[Row] = []
+    for name in names:
+        points = [{"level": lv, **_point(r, low)} for n, lv, r in found if n == name]
+        if points:
+            rows.append({"title": FIGURES[name][0], "points": points})
+    return {"rows": rows, "ticks": _ticks(low)}
+
+
+def subject_plot(run: Run) -> Row:
+    """Return accuracy of each subject at window level: the first of these figures that the run has."""
+    subjects = sorted({str(s) for s in run.scored["subject"]}, key=_natural)
+    for name in ("macro_f1", "accuracy"):
+        rows: list[Row] = []
+        values: list[float] = []
+        for subject in subjects:
+            found = run.metric(name, "window", subject)
+            if found:
+                trial = run.metric(name, "trial", subject)
+                points = [{"level": "window", **_point(found, 0.0)}]
+                values.append(float(found["value"]))
+                n = count(int(found.get("n") or 0), "window")
+                trials = f", {count(int(trial['n']), 'trial')}" if trial and trial.get("n") else ""
+                rows.append({"title": subject, "points": points, "n": n + trials})
+        if rows:
+            spread = f"Lowest {number(min(values))}, median {number(np.median(values))}, highest {number(max(values))}."
+            return {"rows": rows, "ticks": _ticks(0.0), "name": FIGURES[name][0], "spread": spread}
+    return {"rows": [], "ticks": [], "name": "", "spread": ""}
+
+
+def confusion_tables(run: Run) -> list[Row]:
+    """Return the confusion table and the figures of each class at both levels."""
+    scored, k = run.scored, len(run.classes)
+    if not len(scored):
+        return []
+    found = []
+    for level in LEVELS:
+        rows = scored if level == "window" else trial_level(scored, list(run.classes))
+        y = rows["y_true"].to_numpy(np.int64)
+        table = confusion(y, run.probabilities(rows).argmax(axis=1), k)  # (k, k)
+        share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)  # (k, k)
+        lines = []
+        for i, name in enumerate(run.classes):
+            cells = [
+                {"n": int(table[i, j]), "share": f"{100 * share[i, j]:.0f} %", **_shade(share[i, j])} for j in range(k)
+            ]
+            scores = [
+                number(r["value"] if (r := run.metric(f"{m}/{name}", level)) else None)
+                for m in ("precision", "recall", "f1")
+            ]
+            lines.append({"name": name, "cells": cells, "n": int(table[i].sum()), "scores": scores})
+        found.append({"level": level, "lines": lines, "n": count(len(rows), level)})
+    return found
+
+
+def learning_curves(run: Run) -> list[Row]:
+    """Return a small picture a fold: training and validation loss, and validation macro-F1 below."""
+    histories = run.histories
+    top = max((float(h[["train_loss", "val_loss"]].max().max()) for h in histories.values()), default=1.0)
+    longest = max((len(h) for h in histories.values()), default=1)
+    rows = []
+    for fold, table in histories.items():
+        best = int(table["val_loss"].to_numpy().argmin())
+        f1 = table["val_macro_f1"].iloc[best] if "val_macro_f1" in table else None
+        text = f"Epoch {int(table['epoch'].iloc[best]) + 1} of {len(table)} chosen"
+        text += f", validation loss {number(table['val_loss'].iloc[best])}, macro-F1 {number(f1)}"
+        rows.append({"fold": fold + 1, "text": text, "svg": Markup(_curve(table, best, top, longest, text))})
+    return rows
+
+
+def splits_table(run: Run) -> list[Row]:
+    """Return what each fold's parts hold, and what of the tested rows was met in training."""
+    table = run.predictions
+    trial = table.groupby([c for c in ("study", "subject", "session", "trial") if c in table], dropna=False).ngroup()
+    table = table.assign(_trial=trial)
+    rows = []
+    for fold, mine in table.groupby("fold", sort=True):
+        parts = {name: mine[mine["part"] == name] for name in ("train", "validation", "test")}
+        train, judged = parts["train"], parts[run.part]
+        row: Row = {"fold": int(str(fold)) + 1}
+        for name, part in parts.items():
+            row[name] = f"{len(part):,}".replace(",", " ")
+            row[f"{name}_more"] = (
+                f"{part['_trial'].nunique()} trials, {part['subject'].nunique()} subj." if len(part) else ""
+            )
+        row["shared"] = {
+            "trials": _met(judged, train, "_trial"),
+            "subjects": _met(judged, train, "subject"),
+            "stimuli": _met(judged, train, "stimulus"),
+        }
+        rows.append(row)
+    return rows
+
+
+def _met(judged: pd.DataFrame, train: pd.DataFrame, column: str) -> str:
+    """Share of the different values of `column` in `judged` that are also in `train`, in words."""
+    if column not in judged or not len(judged) or not len(train):
+        return "–"
+    values = set(judged[column].dropna()) - {""}
+    if not values:
+        return "–"
+    both = len(values & set(train[column].dropna()))
+    return f"{both} of {len(values)}"
+
+
+def _point(row: Mapping[str, Any], low: float) -> Row:
+    def place(name: str) -> float | None:
+        value = row.get(name)
+        return None if value is None else round(100 * float(np.clip((value - low) / (1 - low), 0, 1)), 2)
+
+    chance, limit, first, last = place("chance"), place("chance_high"), place("low"), place("high")
+    said = f"{number(row['value'])} {interval(row)}".rstrip()
+    said += f", chance {number(row.get('chance'))}, majority {number(row.get('majority'))}"
+    return {
+        "at": place("value"),
+        "ci": None if first is None or last is None else (first, round(last - first, 2)),
+        "chance": chance,
+        "band": None if chance is None or limit is None else (min(chance, limit), round(abs(limit - chance), 2)),
+        "majority": place("majority"),
+        "value": number(row["value"]),
+        "said": said,
+    }
+
+
+def _ticks(low: float) -> list[Row]:
+    values = np.arange(round(low * 5), 6) / 5
+    return [{"at": round(100 * (v - low) / (1 - low), 2), "text": number(v, 1)} for v in values.tolist()]
+
+
+def _shade(share: float) -> Row:
+    """Background of a confusion cell, white to deep blue, and whether its text must be light."""
+    low, high = np.array([247, 250, 253]), np.array([11, 79, 138])
+    red, green, blue = (low + (high - low) * float(share) ** 0.8).round().astype(int)
+    return {"colour": f"rgb({red},{green},{blue})", "light": bool(share > 0.5)}
+
+
+def _natural(name: str) -> tuple[int, str]:
+    digits = "".join(c for c in name if c.isdigit())
+    return (int(digits) if digits else 0, name)
+
+
+def _curve(table: pd.DataFrame, best: int, top: float, longest: int, text: str) -> str:
+    """Draw one fold: losses in the upper panel, macro-F1 in the lower; all folds share their scales."""
+    wide, left, right = 260, 30, 252
+
+    def across(n: int) -> NDArray[np.float64]:
+        return left + (right - left) * np.arange(n) / max(longest - 1, 1)  # (n,)
+
+    def line(values: Sequence[float], y0: float, y1: float, highest: float, kind: str) -> str:
+        y = y0 + (y1 - y0) * (1 - np.clip(np.asarray(values, dtype=float) / highest, 0, 1))  # (n,)
+        points = [f"{a:.1f},{b:.1f}" for a, b in zip(across(len(y)), y, strict=True) if np.isfinite(b)]
+        return f'<polyline class="{kind}" points="{" ".join(points)}"/>'
+
+    highest = max(np.ceil(top * 2) / 2, 0.5)
+    parts = [f'<svg viewBox="0 0 {wide} 190" role="img" aria-label="{text}"><title>{text}</title>']
+    for y, label in ((12, number(highest, 1)), (104, "0"), (128, "1"), (172, "0")):
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{left - 5}" y="{y + 4}" class="end">{label}</text>')
+    x = float(across(longest)[best])
+    parts.append(f'<line class="chosen" x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="172"/>')
+    parts.append(line(table["train_loss"].tolist(), 12, 104, highest, "train"))
+    parts.append(line(table["val_loss"].tolist(), 12, 104, highest, "val"))
+    if "val_macro_f1" in table:
+        parts.append(line(table["val_macro_f1"].tolist(), 128, 172, 1.0, "f1"))
+    parts.append(f'<text x="{left}" y="187">1</text><text x="{right}" y="187" class="end">{longest}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="187" class="mid">epoch</text>')
+    parts.append(
+        f'<text x="{right}" y="9" class="end">loss</text><text x="{right}" y="124" class="end">macro-F1</text>'
+    )
+    return "".join(parts) + "</svg>"

@@ -1,0 +1,186 @@
+"""`milmer report`: a run as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from milmer.config import dump
+from milmer.errors import UserError
+from milmer.reports import brain, examples, figures, words
+from milmer.reports.reading import Run, read_run, started
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONG = 12  # recordings, beyond which the table is folded
+
+
+def write_report(run: Path, *, show_faces: bool = False, store: Path | None = None) -> Path:
+    """Write ``report.html`` into a run folder.
+
+    The page holds everything it shows: it opens from disk without a network, and asks nothing of one. Frames, EEG maps
+    and what preparation removed come from the store the run names; where that is gone the page says so.
+
+    Parameters
+    ----------
+    run : Path
+        What `milmer train` or `milmer evaluate` wrote.
+    show_faces : bool
+        Show faces as they are. By default they are averaged to 8 x 8 cells, which cannot be undone.
+    store : Path, optional
+        Where the run's store is now, if it was moved.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    UserError
+        If `run` is no finished run, `store` is not its store, or the page cannot be written.
+    """
+    found = read_run(Path(run), store)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("report.html.j2").render(_content(found, show_faces))
+    target = found.path / "report.html"
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); make room or mend its permissions") from error
+    return target
+
+
+def _content(run: Run, show_faces: bool) -> dict[str, Any]:
+    record, config = run.record, run.config
+    faults: list[str] = []
+
+    def guard(make: Callable[[], Any], otherwise: Any) -> Any:
+        """Let a damaged store cost its own part of the page only."""
+        try:
+            return make()
+        except (UserError, OSError) as error:
+            faults.append(str(error))
+            return otherwise
+
+    picked = examples.choose_examples(run)
+    maps = guard(lambda: brain.scalp_maps(run, picked), {"fault": "not readable"})
+    cards = []
+    for i in range(len(picked)):
+        row = picked.iloc[i]
+        card = examples.describe_example(run, row)
+        card["frames"] = guard(partial(examples.frame_strip, run, row, show_faces), [])
+        card["map"] = maps["examples"][i] if maps.get("examples") else ""
+        cards.append(card)
+    return {
+        "title": f"{record.get('study', 'Study')}: {_target(run)}",
+        "kind": record.get("kind", "evaluate"),
+        "protocol": record.get("protocol_name") or run.protocol,
+        "part": run.part,
+        "leaky": run.leaky,
+        "facts": _facts(run),
+        "headline": words.headline(run),
+        "verdict": words.verdict(run.metric("macro_f1", "window")),
+        "banners": words.banners(run),
+        "classes": run.classes,
+        "figures": figures.figure_table(run),
+        "figure_notes": figures.figure_notes(run),
+        "dots": figures.dot_plot(run),
+        "confusions": figures.confusion_tables(run),
+        "subjects": figures.subject_plot(run),
+        "curves": figures.learning_curves(run),
+        "cards": cards,
+        "modalities": config.data.modalities,
+        "keep": config.model.selection.keep if config.model.selection.method != "mean" else 0,
+        "spread": examples.attention_spread(run),
+        "show_faces": show_faces,
+        "maps": maps,
+        "bands": [{"sign": s, "name": brain.NAMES[s], "range": f"{a:g}–{b:g} Hz"} for s, (a, b) in brain.BANDS.items()],
+        "preparation": guard(lambda: brain.preparation_table(run), []),
+        "components": guard(lambda: brain.removed_components(run), []),
+        "reject": config.data.reject,
+        "long": LONG,
+        "store_fault": run.store_fault,
+        "faults": sorted(set(faults)),
+        "failed": dict(run.store.info.get("failed", {})) if run.store else {},
+        "protocol_words": words.PROTOCOLS.get(run.protocol, ""),
+        "splits": figures.splits_table(run),
+        "notes": list(record.get("notes", [])),
+        "command": _command(run),
+        "config": dump(config),
+        "versions": sorted(dict(record.get("versions", {})).items()),
+        "seconds": words.duration(record.get("seconds")),
+        "memory": _memory(record.get("peak_memory_bytes")),
+        "missing": words.MISSING,
+    }
+
+
+def _target(run: Run) -> str:
+    return {"valence-arousal": "valence and arousal", "label": "labels"}.get(
+        run.config.data.target, run.config.data.target
+    )
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Return what was run on what, as pairs for the head of the page."""
+    record, config, scored = run.record, run.config, run.scored
+    data = config.data
+    trials = scored[[c for c in ("subject", "session", "trial") if c in scored]].drop_duplicates()
+    counts = [
+        words.count(scored["subject"].nunique(), "subject"),
+        words.count(len(trials), "trial"),
+        words.count(len(scored), "window") + f" of {data.window:g} s",
+    ]
+    folds = run.predictions["fold"].nunique()
+    rule = record.get("label_rule") or words.MISSING
+    seen = {"eeg": "EEG", "face": "face video"}
+    scores = [f"{c} {n}" for c, n in zip(run.classes, _per_class(run), strict=True)]
+    facts = [
+        ("Study", str(record.get("study", words.MISSING))),
+        ("Input", " and ".join(seen.get(m, m) for m in data.modalities)),
+        ("Protocol", f"{record.get('protocol_name') or run.protocol}, {words.count(folds, 'fold')}"),
+        ("Figures of", f"the {run.part} part: {', '.join(counts)}"),
+        ("Classes", f"{', '.join(scores)} (windows)"),
+        ("Label rule", str(rule)),
+        ("Model", f"preset {config.preset}, backbone {config.model.backbone}"),
+        ("Seed", f"{config.training.seed} (training), {config.evaluation.seed} (split)"),
+        ("Budget", ", ".join(sorted({str(b) for b in run.predictions.get("budget", ["none"])}))),
+        ("Store", str(record.get("fingerprint", words.MISSING))),
+        (
+            "Made",
+            ", ".join(filter(None, [started(run), f"milmer {dict(record.get('versions', {})).get('milmer', '?')}"])),
+        ),
+    ]
+    return (
+        facts
+        if "face" in data.modalities
+        else [f if f[0] != "Model" else (f[0], f"preset {config.preset}") for f in facts]
+    )
+
+
+def _per_class(run: Run) -> list[int]:
+    counts = run.scored["y_true"].value_counts()
+    return [int(counts.get(i, 0)) for i in range(len(run.classes))]
+
+
+def _command(run: Run) -> str:
+    store = str(run.store.path if run.store else run.record.get("store", "STORE"))
+    parts = ["milmer", str(run.record.get("kind", "evaluate")), store, "--config", str(run.path / "config.yaml")]
+    return shlex.join([*parts, "--out", "NEW_RUN"])
+
+
+def _memory(peak: float | None) -> str:
+    return f"{peak / 1e9:.2f} GB" if peak else words.MISSING

@@ -1,0 +1,166 @@
+"""Numbers and sentences of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from milmer.reports.reading import Run
+
+MISSING = "not available"
+LEVEL_WORDS = {"window": "windows", "trial": "whole trials"}
+ALPHA = 0.05
+
+# Name, digits, one line that says what it is; higher is better but for the last three.
+FIGURES = {
+    "accuracy": ("Accuracy", 2, "share of right answers; flatters where one class is common"),
+    "balanced_accuracy": ("Balanced accuracy", 2, "mean of the classes' recalls"),
+    "macro_f1": ("Macro-F1", 2, "mean of the classes' F1; an ignored class counts as 0"),
+    "cohen_kappa": ("Cohen’s κ", 2, "agreement beyond that of the class frequencies; 0 is none"),
+    "mcc": ("MCC", 2, "correlation of truth and answer; 0 is none"),
+    "auroc": ("AUROC", 2, "chance that a member of a class is ranked above a non-member; 0.5 is none"),
+    "log_loss": ("Log-loss", 3, "surprise at the truth in nats; lower is better"),
+    "brier": ("Brier score", 3, "squared error of the probabilities; lower is better"),
+    "ece": ("Calibration error", 3, "gap between confidence and hits (ECE, 15 bins); lower is better"),
+}
+LOWER_IS_BETTER = ("log_loss", "brier", "ece")
+
+PROTOCOLS = {
+    "trial": (
+        "Whole trials are held out. Every window of a trial is in one part only; the model has seen other trials of "
+        "the same subjects, and others with the same stimulus. The figures speak for new trials of known subjects."
+    ),
+    "subject": (
+        "Whole subjects are held out: nothing of a test subject was in training. Others watched the same stimuli, "
+        "so a label that goes with the stimulus can still be learnt from it. The figures speak for new subjects."
+    ),
+    "window": (
+        "Windows are dealt out at random, so windows of one and the same trial are in training and in the test. What "
+        "is measured is largely whether the model recognises the trial. For comparison only."
+    ),
+}
+HELD_OUT = {
+    "trial": "windows of held-out trials",
+    "subject": "windows of held-out subjects",
+    "window": "held-out windows of trials that were trained on",
+}
+
+
+def number(value: Any, digits: int = 2) -> str:
+    """Write a number with a true minus sign; what is missing or undefined becomes an en dash."""
+    if value is None or not np.isfinite(float(value)):
+        return "–"
+    text = f"{float(value):.{digits}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")  # no "-0.00"
+    return text.replace("-", "−")
+
+
+def interval(row: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """Write ``[0.60, 0.73]``, or nothing where there is no interval."""
+    if row is None or row.get("low") is None or row.get("high") is None:
+        return ""
+    return f"[{number(row['low'], digits)}, {number(row['high'], digits)}]"
+
+
+def p_words(p: float | None) -> str:
+    """Write ``p = 0.012``."""
+    if p is None:
+        return "p not available"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def count(n: int, singular: str) -> str:
+    """Write ``1 fold``, ``1 280 trials``."""
+    return f"{n:,}".replace(",", " ") + f" {singular}{'' if n == 1 else 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write ``3 min 20 s``."""
+    if seconds is None:
+        return MISSING
+    whole = round(float(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def clock(seconds: float) -> str:
+    """Write a time within a trial: ``12 s``, ``1:03``, ``4.5 s``."""
+    if seconds >= 60:
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    return f"{seconds:.1f}".removesuffix(".0") + " s"
+
+
+def headline(run: Run) -> list[str]:
+    """Return what came out, in plain sentences."""
+    row = run.metric("macro_f1", "window")
+    if row is None:
+        return ["Macro-F1 is not available: this run’s metrics.json has no such figure."]
+    where = HELD_OUT.get(run.protocol, "held-out windows") if run.part == "test" else "windows of the validation part"
+    first = f"Macro-F1 {number(row['value'])} {interval(row)}".rstrip() + f" on {where}"
+    beside = []
+    if row.get("chance") is not None:
+        beside.append(f"chance {number(row['chance'])}")
+    if row.get("majority") is not None:
+        beside.append(f"always answering the commonest class {number(row['majority'])}")
+    sentences = [first + (f"; {', '.join(beside)}." if beside else ".")]
+    sentences.append(_against_chance(row))
+    trial = run.metric("macro_f1", "trial")
+    if trial is not None:
+        text = f"With a trial’s windows averaged: {number(trial['value'])} {interval(trial)}".rstrip()
+        sentences.append(f"{text} over {count(int(trial['n']), 'trial')} ({p_words(trial.get('p'))}).")
+    return sentences
+
+
+def verdict(row: Mapping[str, Any] | None) -> str:
+    """Return ``above``, ``not above`` or ``unknown``: a figure against its chance level at 5 %."""
+    if row is None or row.get("p") is None:
+        return "unknown"
+    return "above" if row["p"] <= ALPHA else "not above"
+
+
+def _against_chance(row: Mapping[str, Any]) -> str:
+    found = verdict(row)
+    if found == "unknown":
+        return "Whether that is above chance is not known: there is no chance level."
+    if found == "above":
+        return f"That is above chance ({p_words(row['p'])})."
+    limit = row.get("chance_high")
+    beyond = f"; chance reaches {number(limit)} one time in twenty" if limit is not None else ""
+    return f"That is not above chance ({p_words(row['p'])}{beyond})."
+
+
+def banners(run: Run) -> list[tuple[str, str]]:
+    """Return (kind, sentence) of what a reader must not miss; kind is ``warning`` or ``note``."""
+    found = []
+    if run.leaky:
+        found.append(
+            (
+                "warning",
+                "Leaky protocol. Windows of the same trial are in training and in the test, so this figure says little "
+                "about new trials. It is for comparison with the protocol “trial” only.",
+            )
+        )
+    if run.part == "validation":
+        found.append(
+            (
+                "warning",
+                "Validation figures: the epoch was chosen on them, so they flatter. An honest figure comes from "
+                "“milmer evaluate”.",
+            )
+        )
+    if run.config.data.permute_labels is not None:
+        found.append(("warning", "Permuted labels: this run shows what chance looks like. It is not a result."))
+    if not run.record.get("complete", True):
+        found.append(("warning", "This run has not finished; its figures are of what is there."))
+    budget = ", ".join(sorted({str(b) for b in run.predictions.get("budget", []) if str(b) != "none"}))
+    if budget:
+        found.append(("note", f"Seen of the test subjects beforehand: {budget}."))
+    if run.store_fault:
+        found.append(("note", run.store_fault))
+    return found
