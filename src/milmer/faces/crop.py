@@ -45,13 +45,11 @@ def crop_face(image: NDArray[np.uint8], box: ArrayLike, margin: float = 0.1, px:
     top = y + h / 2 - side / 2
     x0, x1 = int(np.floor(left)), int(np.ceil(left + side))
     y0, y1 = int(np.floor(top)), int(np.ceil(top + side))
-    height, width = image.shape[:2]
-    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        region = image[y0:y1, x0:x1]  # (y1-y0, x1-x0, 3)
-    else:
-        rows = np.clip(np.arange(y0, y1), 0, height - 1)
-        columns = np.clip(np.arange(x0, x1), 0, width - 1)
-        region = image[rows][:, columns]  # (y1-y0, x1-x0, 3)
+    rows = np.clip(np.arange(y0, y1), 0, image.shape[0] - 1)
+    columns = np.clip(np.arange(x0, x1), 0, image.shape[1] - 1)
+    region = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # (h, w, 3), what is inside the frame
+    if region.shape[:2] != (len(rows), len(columns)):
+        region = region.take(rows - rows[0], axis=0).take(columns - columns[0], axis=1)  # (y1-y0, x1-x0, 3)
     inside = (left - x0, top - y0, min(left - x0 + side, x1 - x0), min(top - y0 + side, y1 - y0))
     # Pillow's filter widens when it shrinks: no aliasing. The fractional box keeps sub-pixel motion of the face.
     return np.asarray(Image.fromarray(region).resize((px, px), Image.Resampling.BICUBIC, box=inside))  # (px, px, 3)

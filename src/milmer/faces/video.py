@@ -224,8 +224,8 @@ class FrameReader:
         spacing = max(self._spacing or SPACING_GUESS, self._without_key)
         if self._can_seek and newest and time - newest.start > 1.5 * spacing + 2 / self._rate:
             self._seek(time)
-        # A time that comes from a sum of fractions may fall a hair short of the frame's own stamp.
-        slack = self._tick / 2
+        # A time that comes from a sum of fractions may fall a hair short of the frame's own, rounded stamp.
+        slack = min(self._tick / 2, 0.0005) + 1e-9
         while self._following is not None and self._following.start <= time + slack:
             self._previous, self._following = self._following, next(self._frames, None)
             self._at_first = False
