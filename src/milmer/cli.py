@@ -154,8 +154,8 @@ def simulate(
         seconds=seconds,
         size=(int(width), int(height)),
         fps=fps,
-        valence=valence,  # type: ignore[arg-type]  # checked by the options
-        arousal=arousal,  # type: ignore[arg-type]  # checked by the options
+        valence=valence,
+        arousal=arousal,
         seed=seed,
         stimulus_signature=stimulus_signature,
     )
@@ -241,6 +241,8 @@ def inspect(
                 if fault:
                     faults.append(f"{store / file}: {fault}")
         if not faults:
+            if target is None and "rating_valence" not in opened.trials and opened.trials["label"].astype(bool).any():
+                arguments["target"] = "label"
             data = _resolve(arguments).data
             console.show_inspection(inspect_store(opened, data), store)
     except DamagedStore as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from milmer.errors import UserError, nearest
 
@@ -17,14 +18,16 @@ PRESETS = Path(__file__).parent / "presets"
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class EEGPreparation(Section):
     """How EEG is made ready. These values are part of a store."""
 
-    band: tuple[float, float] = Field((1.0, 50.0), description="band-pass in Hz (paper: 1-50)")
-    line_freq: float | None = Field(50.0, description="mains frequency to notch in raw recordings, Hz; null for none")
+    band: tuple[PositiveFloat, PositiveFloat] = Field((1.0, 50.0), description="band-pass in Hz (paper: 1-50)")
+    line_freq: PositiveFloat | None = Field(
+        50.0, description="mains frequency to notch in raw recordings, Hz; null for none"
+    )
     rate: float = Field(128.0, gt=0, description="rate of the stored EEG, Hz (paper: 128)")
     bad_channels: bool = Field(True, description="find flat, missing or noisy channels and interpolate them")
     ica: Literal["picard", "fastica", "infomax", "none"] = Field("picard", description="ICA method (paper: fastica)")
@@ -32,6 +35,13 @@ class EEGPreparation(Section):
         "auto", description="who says what a component is: ICLabel in its range and EOG correlation, or one of them"
     )
     eog_threshold: float = Field(0.6, gt=0, le=1, description="|correlation| with EOG that makes a component a blink")
+
+    @model_validator(mode="after")
+    def _band_fits(self) -> EEGPreparation:
+        low, high = self.band
+        if not low < high < self.rate / 2:
+            raise ValueError(f"band {low:g}-{high:g} Hz must rise and end below half of the rate {self.rate:g} Hz")
+        return self
 
 
 class FacePreparation(Section):
@@ -68,7 +78,7 @@ class Data(Section):
         ("eye blink", "muscle artifact", "heart beat"), description="kinds of ICA component taken out at read"
     )
     permute_labels: int | None = Field(
-        None, description="shuffle labels between the trials of a subject with this seed: what chance looks like"
+        None, ge=0, description="shuffle labels between the trials of a subject with this seed: what chance looks like"
     )
 
 
@@ -104,7 +114,9 @@ class Model(Section):
     backbone: str = Field(
         "microsoft/swin-tiny-patch4-window7-224", description="hub name, local folder, or random:<size>"
     )
-    trainable_stages: int | Literal["all"] = Field("all", description="last backbone stages that are trained, 0 to 4")
+    trainable_stages: Annotated[int, Field(ge=0, le=4)] | Literal["all"] = Field(
+        "all", description="last backbone stages that are trained, 0 to 4"
+    )
     eeg_tokens: Literal["channel", "bandpower"] = Field("channel", description="what an EEG token is made from")
     selection: Selection = Selection()
     balancing: Balancing = Balancing()
@@ -137,7 +149,7 @@ class Evaluation(Section):
     """Who may learn from whom, and how figures are made."""
 
     protocol: Literal["trial", "subject", "window"] = Field("trial", description="window is leaky: for comparison only")
-    folds: int | None = Field(None, ge=2, description="folds; null: 5, or one a subject for subject")
+    folds: int | None = Field(None, ge=3, description="folds; null: 5, or one a subject for subject")
     seed: int = Field(0, ge=0, description="seed of the split, the intervals and the chance level")
     permutations: int = Field(0, ge=0, description="re-runs with permuted labels for the chance level")
     bootstraps: int = Field(1000, ge=100, description="resamples for intervals and the chance level")
@@ -160,8 +172,8 @@ class Config(Section):
             raise ValueError(
                 f"model.width {self.model.width} must be a multiple of model.fusion.heads {self.model.fusion.heads}"
             )
-        if not self.data.modalities:
-            raise ValueError("data.modalities is empty: name eeg, face or both")
+        if not self.data.modalities or len(set(self.data.modalities)) < len(self.data.modalities):
+            raise ValueError("data.modalities must name eeg, face or both, each once")
         return self
 
 
@@ -193,16 +205,18 @@ def load_config(
     """
     values: dict[str, Any] = {}
     given = _read_yaml(file) if file else {}
-    preset = preset or given.get("preset") or "demo"
+    pairs = overrides if isinstance(overrides, dict) else dict(split_pair(o) for o in overrides or [])
+    preset = str(preset or pairs.get("preset") or given.get("preset") or "demo")
     path = PRESETS / f"{preset}.yaml"
-    if not path.exists():
-        names = preset_names()
+    names = preset_names()
+    if preset not in names:
         raise UserError(f"preset '{preset}': known presets are {', '.join(names)}{nearest(preset, names)}")
     _merge(values, _read_yaml(path))
     _merge(values, given)
     values["preset"] = preset
-    pairs = overrides if isinstance(overrides, dict) else dict(split_pair(o) for o in overrides or [])
     for key, value in pairs.items():
+        if key == "preset":
+            continue
         branch: dict[str, Any] = {}
         leaf = branch
         *parents, last = key.split(".")
@@ -220,9 +234,13 @@ def validate(values: dict[str, Any], source: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        found = f", found {first['input']!r}" if where and not isinstance(first["input"], dict) else ""
-        raise UserError(f"{source}: {where or 'configuration'}: {first['msg']}{found}") from error
+        # Of an option with several types, the location ends in the type that was tried last.
+        where = ".".join(
+            str(p) for p in first["loc"] if str(p) not in ("int", "float", "str") and not re.search(r"[\[-]", str(p))
+        )
+        found = f", found {first['input']!r}" if where and not isinstance(first["input"], BaseModel) else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{source}: {where or 'configuration'}: {message}{found}") from error
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -273,7 +291,7 @@ def _refuse_unknown(values: Any, section: type[BaseModel], prefix: str, source: 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error

@@ -35,8 +35,22 @@ def fail(text: str) -> None:
     err.print(f"[red]milmer:[/] {escape(' '.join(text.split()))}")
 
 
+def together(lines: Sequence[str]) -> list[str]:
+    """Say once what was said of many recordings or files: lines that end alike after their first names are one."""
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        *names, rest = line.split(": ", 2)
+        groups.setdefault(rest, []).append(": ".join(names))
+    found = []
+    for rest, names in groups.items():
+        others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        found.append(f"{names[0]}{others}: {rest}" if names[0] else rest)
+    return found
+
+
 def show_warnings(lines: Sequence[str], store: Path, most: int = 8) -> None:
     """Print the first warnings, and where the others are."""
+    lines = together(lines)
     for line in lines[:most]:
         warn(line)
     if len(lines) > most:
@@ -115,11 +129,12 @@ def show_inspection(found: Inspection, path: Path) -> None:
         table.add_column("components, by kind")
         for key in sorted(set(found.faces_missing) | set(found.components)):
             missing = found.faces_missing.get(key)
-            kinds = found.components.get(key, {})
+            kinds: Mapping[str, int] = found.components.get(key, {})
             text = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda k: -k[1]))
             table.add_row(key, "-" if missing is None else f"{missing:.1%}", text)
         out.print(table)
-    for title, lines in (("missing", found.missing), ("notes", found.notes), ("confounded", found.confounds)):
+    for title, all_lines in (("missing", found.missing), ("notes", found.notes), ("confounded", found.confounds)):
+        lines = together(all_lines)
         for line in lines[:20]:
             say(f"{title}: {line}")
         if len(lines) > 20:

@@ -87,14 +87,15 @@ def _missing(store: Store, found: Inspection) -> None:
     trials = store.trials
     for key, why in store.info.get("failed", {}).items():
         found.missing.append(f"{key} was refused: {why}")
-    for key, rows in trials.groupby("store_key", sort=True):
+    for key in store.keys:
+        rows = trials[trials["store_key"] == key]
         for name in ("eeg", "face"):
             without = rows.loc[~rows[f"has_{name}"], "trial"]
             if len(without) == len(rows):
                 found.missing.append(f"{key}: no {name}")
             elif len(without):
                 found.missing.append(f"{key}: no {name} in trial {', '.join(map(str, without))}")
-        info = store.recording(str(key))
+        info = store.recording(key)
         if info.bad:
             found.missing.append(f"{key}: interpolated channels {', '.join(info.bad)}")
         if info.masked:
@@ -138,8 +139,9 @@ def _stimulus_agreement(trials: pd.DataFrame, y: NDArray[np.int64]) -> tuple[int
     """Count trials whose class is the commonest among other subjects' trials of its stimulus, and trials tried."""
     agree = tried = 0
     subjects = trials["subject"].to_numpy()
-    for name, rows in trials.groupby("stimulus").indices.items():
-        rows = rows[y[rows] >= 0]
+    for name, indices in trials.groupby("stimulus").indices.items():
+        rows = np.asarray(indices)  # (n,)
+        rows = rows[y[rows] >= 0]  # (n,)
         if not name:
             continue
         for row in rows:

@@ -68,10 +68,12 @@ def make_labels(rows: pd.DataFrame, target: str = "valence-arousal", threshold: 
         known += [c for c in ("label",) if c in rows.columns]
         known += ["valence-arousal"]
         raise UserError(f"target '{target}': this study has {', '.join(sorted(known))}{nearest(target, known)}")
-    text = rows[column].fillna("").astype(str)
-    classes = tuple(sorted(set(text) - {""}))
+    text = rows[column].astype(object).where(rows[column].notna(), "").astype(str).str.strip()
+    classes = tuple(sorted(set(text) - {""}, key=_natural))
     if len(classes) < 2:
-        raise UserError(f"target '{target}': found the classes {list(classes)}, expected at least two")
+        raise UserError(
+            f"target '{target}': found the classes {list(classes)}, expected at least two; name another target"
+        )
     lookup = {name: i for i, name in enumerate(classes)}
     return Labels(np.array([lookup.get(t, -1) for t in text], dtype=np.int64), classes, f"{target} as given")
 
@@ -79,6 +81,19 @@ def make_labels(rows: pd.DataFrame, target: str = "valence-arousal", threshold: 
 def _rating(rows: pd.DataFrame, name: str, target: str) -> NDArray[np.float64]:
     column = f"rating_{name}"
     if column not in rows.columns:
-        have = [c.removeprefix("rating_") for c in rows.columns if c.startswith("rating_")]
-        raise UserError(f"target '{target}' needs ratings of {name}; this study has ratings of {have or 'nothing'}")
-    return np.asarray(rows[column].to_numpy(dtype=np.float64, na_value=np.nan))
+        have = ", ".join(c.removeprefix("rating_") for c in rows.columns if c.startswith("rating_")) or "nothing"
+        named = "label" in rows.columns and rows["label"].astype(str).str.strip().any()
+        hint = "; it has named classes: --target label" if named else ""
+        raise UserError(f"target '{target}' needs ratings of {name}; this study has ratings of {have}{hint}")
+    try:
+        return np.asarray(rows[column].to_numpy(dtype=np.float64, na_value=np.nan))  # (n_rows,)
+    except ValueError as error:
+        raise UserError(f"ratings of {name}: {error}; expected numbers or nothing") from error
+
+
+def _natural(name: str) -> tuple[float, str]:
+    """Sort numbers by value, before words."""
+    try:
+        return float(name), name
+    except ValueError:
+        return float("inf"), name

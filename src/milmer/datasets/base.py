@@ -99,8 +99,15 @@ class Recording:
 class Study(Protocol):
     """A dataset on disk in its publisher's layout."""
 
-    name: str
-    rating_ranges: Mapping[str, tuple[float, float]]
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        ...
+
+    @property
+    def rating_ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Lowest and highest value of each rating."""
+        ...
 
     def recordings(self) -> Sequence[Recording]:
         """List every recording, cheaply: read tables and file names, not signals.

@@ -39,12 +39,13 @@ class _OneRecording:
 
     trial: Trial
     sources: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
     name: str = "recording"
     rating_ranges: Any = field(default_factory=dict)
 
     def recordings(self) -> list[Recording]:
         """Return the one recording."""
-        return [Recording(key="recording", trials=[self.trial], sources=self.sources)]
+        return [Recording(key="recording", trials=[self.trial], sources=self.sources, notes=self.notes)]
 
 
 def predict_recording(
@@ -182,14 +183,21 @@ def _check_inputs(data: Data, eeg: Path | None, video: Path | None) -> list[str]
 
 
 def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> _OneRecording:
-    from milmer.datasets.table import read_recording
+    from milmer.datasets.mne_files import Span, read_header
+    from milmer.datasets.opened import LastOpened
     from milmer.faces.video import probe
 
     duration = 0.0
     signal = eog = None
+    notes: tuple[str, ...] = ()
     if eeg is not None:
-        opened = read_recording(eeg)
-        signal, eog, duration = opened.eeg, opened.eog, opened.duration
+        header = read_header(eeg)
+        opened: LastOpened[Any] = LastOpened()
+        clean = header.clean
+        signal = Span(opened, eeg, tuple(clean.kept), tuple(clean.names), 0, header.samples, judged=True)
+        if header.eog:
+            eog = Span(opened, eeg, tuple(header.eog.values()), tuple(header.eog), 0, header.samples)
+        duration, notes = header.samples / header.rate, header.warnings
     if video is not None:
         duration = max(duration, probe(video).duration - video_start)
     trial = Trial(
@@ -204,7 +212,7 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
         video=video,
         video_start=video_start,
     )
-    return _OneRecording(trial, tuple(p for p in (eeg, video) if p is not None))
+    return _OneRecording(trial, tuple(p for p in (eeg, video) if p is not None), notes)
 
 
 def _table(

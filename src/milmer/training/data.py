@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,8 @@ class Bags(Dataset[Bag]):
     ) -> None:
         self.store, self.config = store, config
         self.windows = build_windows(store.trials, config.window, config.step, config.modalities)
+        self._trial_rows = self.windows["trial_row"].to_numpy(np.int64)  # (n_windows,)
+        self._spans = self.windows[["start", "stop"]].to_numpy(np.float64)  # (n_windows, 2)
         self.table, self.members = bag_table(self.windows, config.windows_per_bag)
         if classes is None:
             self.labels = make_labels(self.table, config.target, config.threshold)
@@ -180,10 +183,10 @@ class Bags(Dataset[Bag]):
     def _read_eeg(
         self, window: int, key: str, eeg: NDArray[np.float32], channels: NDArray[np.bool_], samples: NDArray[np.bool_]
     ) -> None:
-        row = int(self.windows["trial_row"].iat[window])
+        row = int(self._trial_rows[window])
         if not self.store.trials["has_eeg"].iat[row]:
             return
-        start, stop = float(self.windows["start"].iat[window]), float(self.windows["stop"].iat[window])
+        start, stop = self._spans[window]
         read = self.store.eeg(row, start, stop, self.config.reject)  # (C, S)
         have = min(read.shape[1], eeg.shape[1])
         if have:
@@ -193,7 +196,8 @@ class Bags(Dataset[Bag]):
 
     def _frame(self, key: str, row: int) -> NDArray[np.uint8]:
         if self._frames is not None:
-            return self._frames[self._kept[key, row]]  # (P, P, 3)
+            kept: NDArray[np.uint8] = self._frames[self._kept[key, row]]  # (P, P, 3)
+            return kept
         return decode_jpeg(self.store.crop(key, row), self.config.px)  # (P, P, 3)
 
     def check(self, indexes: NDArray[np.int64]) -> None:
@@ -255,7 +259,8 @@ class _Batches(Dataset[tuple[Bag, torch.Tensor, torch.Tensor]]):
         return self.bags.__getitems__(items), y, torch.tensor(items)  # Bag, (B,), (B, 2)
 
 
-def _as_is(batch: tuple[Bag, torch.Tensor, torch.Tensor]) -> tuple[Bag, torch.Tensor, torch.Tensor]:
+def _as_is(batch: Any) -> Any:
+    """Leave a batch alone: `_Batches` makes whole ones."""
     return batch
 
 
@@ -266,7 +271,7 @@ def make_loader(
     return DataLoader(
         _Batches(bags),
         batch_size=batch,
-        sampler=EpochSampler(indexes, seed, shuffle),  # type: ignore[arg-type]  # items carry their epoch
+        sampler=EpochSampler(indexes, seed, shuffle),
         num_workers=workers,
         collate_fn=_as_is,
         drop_last=False,

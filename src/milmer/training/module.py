@@ -34,6 +34,8 @@ class MilmerModule(lightning.LightningModule):
         Weights of the classes in the training loss.
     """
 
+    class_weights: Tensor | None
+
     def __init__(self, model: Milmer, config: Training, steps: int, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.model, self.settings, self.steps = model, config, max(steps, 1)
@@ -94,7 +96,8 @@ class MilmerModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on biases, norms and tokens; linear warm-up, then cosine to `lr_floor`."""
-        decay, plain = [], []
+        decay: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 (decay if parameter.ndim >= 2 else plain).append(parameter)
