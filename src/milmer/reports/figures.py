@@ -188,8 +188,12 @@ def _point(row: Mapping[str, Any], low: float) -> Row:
 
 
 def _ticks(low: float) -> list[Row]:
-    values = np.arange(round(low * 5), 6) / 5
-    return [{"at": round(100 * (v - low) / (1 - low), 2), "text": number(v, 1)} for v in values.tolist()]
+    """Return the axis' marks; minor ones give way where the page is narrow."""
+    fifths = range(round(low * 5), 6)
+    return [
+        {"at": round(100 * (n / 5 - low) / (1 - low), 2), "text": number(n / 5, 1), "minor": n not in (0, 2, 4, 5)}
+        for n in fifths
+    ]
 
 
 def _shade(share: float) -> Row:
