@@ -49,7 +49,7 @@ def test_every_frame_is_where_it_belongs(name, write_video, read_number):
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wanted=st.lists(st.floats(-1, 17.5), min_size=1, max_size=6).map(sorted))
 def test_any_times_give_the_frame_on_the_screen_with_seeking_or_without(name, wanted, write_video, read_number):
     path = write_video(name, STEADY, **FILES[name])
@@ -78,6 +78,29 @@ def test_seeking_is_used_and_gives_the_same_pixels_as_decoding_through(write_vid
     monkeypatch.setattr(FrameReader, "_packets", counting)
     assert len(list(frames_at(path, [15.0]))) == 1
     assert len(packets) < 60  # of 400
+
+
+class Unseekable:
+    """A container that cannot be moved about in: it refuses, or goes somewhere else."""
+
+    def __init__(self, container, goes_to: int | None):
+        self._container, self._goes_to = container, goes_to
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def seek(self, offset, *, stream):
+        if self._goes_to is None:
+            raise av.FFmpegError(1, "cannot seek")
+        self._container.seek(self._goes_to, stream=stream)
+
+
+@pytest.mark.parametrize("goes_to", [None, 12_800 * 15])
+def test_a_file_whose_index_leads_nowhere_is_read_through(goes_to, write_video, read_number):
+    with FrameReader(write_video("b.mp4", STEADY, **FILES["b.mp4"])) as reader:
+        reader._container = Unseekable(reader._container, goes_to)
+        wanted = [0.5, 7.3, 14.1]
+        assert [read_number(image) for _, image in reader.frames_at(wanted)] == [12, 182, 352]
 
 
 def test_a_steady_grid_is_decoded_once_through(write_video, monkeypatch):

@@ -136,7 +136,7 @@ def _track(
         ]
         _follow(stretches, seen, reach=MEMORY * settings.rate)
     notes = list(reader.notes)
-    if count and shown < count - 1:
+    if count and moments[-1] >= reader.end:  # frames lost on the way are in the notes already
         name = reader.path.name
         if reader.end <= start:
             notes.append(f"{name}: video ends at {reader.end:.1f} s, before the trial starts at {start:.1f} s")
