@@ -1,105 +1,24 @@
 """EEG and peripheral signals of a simulated study, whose sources, mixing and artifacts are known.
 
-Sources are dipoles in a spherical head (MNE's four-shell model) and a frontal ocular field, so that tools made for
-real heads (ICLabel, EOG correlation, topographies) see what they expect. Emotion is carried by the *power* of
-oscillators at random phase, relative to the rest of the spectrum: neither the wave form nor the overall scale says
-anything. Volts and seconds throughout; time zero is the start of the stimulus.
+Emotion is carried by the *power* of rhythms at random phase, relative to the rest of the spectrum: neither the wave
+form nor the overall scale says anything. Volts and seconds throughout; time zero is the start of the stimulus.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import scipy.fft
 import scipy.signal
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from milmer.signals.channels import electrode_positions
+from milmer.datasets.simulated_head import CHANNELS, MUSCLES, OSCILLATORS, Array, Head, make_head
 
-Array = NDArray[np.float64]
-
-CHANNELS = tuple(
-    "Fp1 AF3 F3 F7 FC5 FC1 C3 T7 CP5 CP1 P3 P7 PO3 O1 Oz Pz Fp2 AF4 Fz F4 F8 FC6 FC2 Cz C4 T8 CP6 CP2 P4 P8 PO4 O2".split()
-)
 PERIPHERAL = ("hEOG", "vEOG", "zEMG", "tEMG", "GSR", "Resp", "Plet", "Temp")
 PULSE_SCALE = 1000.0  # arbitrary units of channel 39 for one unit of pulse
 OCULAR_LEFT = 0.4  # share of blinks and saccades that the "EOG removal" of the published files leaves in the EEG
 
-HEAD, SESSION, TRIAL, STIMULUS, RAW = 11, 12, 13, 14, 15  # what a random draw is for; part of its seed
-
-
-@dataclass(frozen=True)
-class Oscillator:
-    """A cortical rhythm: `valence` and `arousal` are what +1 of either adds to its log amplitude."""
-
-    name: str
-    place: tuple[float, float, float]  # towards right, front, top; on the unit sphere
-    low: float
-    high: float
-    microvolts: float  # rms at the electrode that sees it most
-    valence: float = 0.0
-    arousal: float = 0.0
-
-
-# Frontal alpha asymmetry and temporal gamma speak of valence, posterior alpha and central beta of arousal (the usual
-# findings of the field, here made true); mu, theta and parietal beta speak of nothing.
-OSCILLATORS = (
-    Oscillator("frontal alpha left", (-0.55, 0.65, 0.55), 8, 12, 4.5, valence=-0.25),
-    Oscillator("frontal alpha right", (0.55, 0.65, 0.55), 8, 12, 4.5, valence=0.25),
-    Oscillator("temporal gamma left", (-0.90, 0.05, 0.25), 31, 43, 2.0, valence=0.24),
-    Oscillator("temporal gamma right", (0.90, 0.05, 0.25), 31, 43, 2.0, valence=0.24),
-    Oscillator("posterior alpha left", (-0.45, -0.80, 0.40), 8, 12, 8.0, arousal=-0.22),
-    Oscillator("posterior alpha right", (0.45, -0.80, 0.40), 8, 12, 8.0, arousal=-0.22),
-    Oscillator("central beta left", (-0.35, 0.25, 0.90), 16, 26, 3.0, arousal=0.20),
-    Oscillator("central beta right", (0.35, 0.25, 0.90), 16, 26, 3.0, arousal=0.20),
-    Oscillator("mu left", (-0.65, -0.10, 0.75), 9, 13, 4.0),
-    Oscillator("mu right", (0.65, -0.10, 0.75), 9, 13, 4.0),
-    Oscillator("frontal theta", (0.0, 0.55, 0.83), 4.5, 7, 4.0),
-    Oscillator("parietal beta", (0.0, -0.60, 0.80), 14, 20, 2.0),
-)
-MUSCLES = (("temporal left", (-0.93, 0.3, -0.05)), ("temporal right", (0.93, 0.3, -0.05)))
-MUSCLES += (("neck left", (-0.55, -0.8, -0.15)), ("neck right", (0.55, -0.8, -0.15)))
-BACKGROUND = 48  # dipoles of 1/f activity: more than there are electrodes, as in a head
-
-
-@dataclass(frozen=True)
-class Head:
-    """One subject's sources and how electrodes see them.
-
-    Parameters
-    ----------
-    mixing : ndarray, shape (32, n_sources)
-        Average-referenced field of each source; its largest entry is 1, so that a source is in volts at that electrode.
-    names, kinds : tuple of str
-        A name a source, and what it is in ICLabel's words: ``brain``, ``eye blink``, ``muscle artifact``.
-    exponents : ndarray, shape (48,)
-        Exponents of the background's 1/f power.
-    alpha : float
-        Shift of this subject's rhythms in Hz.
-    gains : ndarray, shape (n_oscillators,)
-        This subject's own log amplitude of each rhythm.
-    background : float
-        Root mean square of one background source, V.
-    heart_rate, blink_rate : float
-        Per minute.
-    """
-
-    mixing: Array
-    names: tuple[str, ...]
-    kinds: tuple[str, ...]
-    exponents: Array
-    alpha: float
-    gains: Array
-    background: float
-    heart_rate: float
-    blink_rate: float
-
-    def artifacts(self) -> NDArray[np.bool_]:
-        """Which sources are artifacts, shape (n_sources,)."""
-        return np.array([k != "brain" for k in self.kinds])
+_SESSION, _TRIAL, _RAW = 12, 13, 15  # what a random draw is for; part of its seed
 
 
 @dataclass(frozen=True)
@@ -139,68 +58,6 @@ class TrialTruth:
     beats: Array  # (n_beats,)
 
 
-@lru_cache(maxsize=8)
-def make_head(seed: int, subject: int, stimuli: int = 0) -> Head:
-    """Make one subject's head: places, orientations and strengths of sources vary about those of `OSCILLATORS`.
-
-    Parameters
-    ----------
-    seed, subject : int
-        The head is a function of these two; the places of stimulus signatures are one of `seed` alone.
-    stimuli : int
-        How many stimuli have a source of their own (the last columns), 0 for none.
-    """
-    rng = np.random.default_rng([seed, HEAD, subject])
-    places, moments, names, kinds = [], [], [], []
-
-    def add(name: str, kind: str, place: Array, moment: Array) -> None:
-        names.append(name)
-        kinds.append(kind)
-        places.append(place)
-        moments.append(moment / np.linalg.norm(moment))
-
-    for i in range(BACKGROUND):
-        place = _unit(rng.normal(size=3) * [1, 1, 0.8] + [0, 0, 0.5])
-        add(f"background {i}", "brain", place * rng.uniform(0.60, 0.85), _unit(rng.normal(size=3)) + 0.5 * place)
-    for o in OSCILLATORS:
-        place = _unit(np.array(o.place) + rng.normal(0, 0.07, 3))
-        add(o.name, "brain", place * rng.uniform(0.76, 0.84), place + rng.normal(0, 0.25, 3))
-    for name, at in MUSCLES:
-        place = _unit(np.array(at) + rng.normal(0, 0.05, 3))
-        add(name, "muscle artifact", place * 0.87, place + rng.normal(0, 0.6, 3))
-    pattern = np.random.default_rng([seed, STIMULUS])
-    for i in range(stimuli):
-        place = _unit(pattern.normal(size=3) * [1, 1, 0.6] + [0, 0, 0.5])
-        moment = place + pattern.normal(0, 0.5, 3)
-        add(f"stimulus {i + 1}", "brain", place * 0.82, moment + rng.normal(0, 0.1, 3))
-
-    electrodes = _electrodes(rng)
-    radius = 0.095 * rng.uniform(0.95, 1.05)
-    fields = _sphere_fields(electrodes, np.array(places), np.array(moments), radius)  # (32, k)
-    eyes = np.array([[-0.42, 0.7, -0.10], [0.42, 0.7, -0.10]]) + rng.normal(0, 0.02, (2, 3))
-    eyes[:, 1] = eyes[:, 1].mean()  # (2, 3)
-    lid = np.array([0.0, rng.uniform(-0.1, 0.2), 1.0])
-    blink = sum(_ocular_field(electrodes, eye, lid) for eye in eyes)
-    saccade = sum(_ocular_field(electrodes, eye, np.array([1.0, 0.0, rng.normal(0, 0.1)])) for eye in eyes)
-    first = BACKGROUND + len(OSCILLATORS)
-    mixing = np.insert(fields, [first, first], np.stack([blink, saccade], axis=1), axis=1)
-    names[first:first] = ["blink", "saccade"]
-    kinds[first:first] = ["eye blink", "eye blink"]
-    mixing = mixing - mixing.mean(axis=0)
-    mixing = mixing / np.abs(mixing).max(axis=0)
-    return Head(
-        mixing=mixing,
-        names=tuple(names),
-        kinds=tuple(kinds),
-        exponents=rng.normal(rng.uniform(0.9, 1.3), 0.1, BACKGROUND),
-        alpha=rng.normal(0, 0.5),
-        gains=rng.normal(0, 0.15, len(OSCILLATORS)),
-        background=2.6e-6 * np.exp(rng.normal(0, 0.15)),
-        heart_rate=rng.uniform(56, 88),
-        blink_rate=rng.uniform(12, 20),
-    )
-
-
 def simulate_raw(
     seed: int, subject: int, seconds: float, rate: float = 256.0, *, valence: int = 0, arousal: int = 0
 ) -> RawTruth:
@@ -218,7 +75,7 @@ def simulate_raw(
         -1 low, +1 high, 0 neither.
     """
     head = make_head(seed, subject)
-    rng = np.random.default_rng([seed, RAW, subject])
+    rng = np.random.default_rng([seed, _RAW, subject])
     times = np.arange(round(seconds * rate)) / rate
     sources, events = _sources(rng, head, times, valence, arousal, stimulus=None)
     samples = head.mixing @ sources + _sensor_noise(rng, sources.shape[1])
@@ -259,15 +116,15 @@ def simulate_trial(
         Number from 1 of the stimulus whose signature is added, of `stimuli` in the study.
     """
     head = make_head(seed, subject, stimuli)
-    rng = np.random.default_rng([seed, TRIAL, subject, trial])
+    rng = np.random.default_rng([seed, _TRIAL, subject, trial])
     times = np.arange(round(seconds * rate)) / rate - baseline  # (S,)
     sources, events = _sources(rng, head, times, valence, arousal, stimulus)
-    session = np.random.default_rng([seed, SESSION, subject])
+    session = np.random.default_rng([seed, _SESSION, subject])
     gain = np.exp(session.normal(0, 0.2) * place + rng.normal(0, 0.1))
     ocular = np.array([k == "eye blink" for k in head.kinds])
     left = np.where(ocular, OCULAR_LEFT, gain)
-    eeg = (head.mixing * left) @ sources + _sensor_noise(rng, times.size)  # (32, S)
-    eeg = _band(eeg - eeg.mean(axis=0), rate)
+    eeg: Array = (head.mixing * left) @ sources + _sensor_noise(rng, times.size)  # (32, S)
+    eeg = _band(eeg - eeg.mean(axis=0), rate)  # (32, S)
     beats = _beats(rng, head.heart_rate, -baseline - 2, times[-1] + 2)
     rest = _peripheral(rng, times, rate, sources[ocular], beats)  # (8, S)
     rest[:2] = _band(rest[:2], rate)
@@ -294,7 +151,7 @@ def pulse(beats: Array, times: Array) -> Array:
 
 
 def _wave(phase: Array) -> Array:
-    wave = np.zeros_like(phase)
+    wave: Array = np.zeros_like(phase)
     for centre, width, height in ((0.22, 0.09, 1.0), (0.52, 0.12, 0.35)):
         for turn in (-1, 0, 1):  # the wave of the beat before and after reaches into this one
             wave += height * np.exp(-0.5 * ((phase - centre + turn) / width) ** 2)
@@ -445,44 +302,3 @@ def _sensor_noise(rng: np.random.Generator, size: int) -> Array:
 
 def _event(kind: str, start: float, apex: float, stop: float) -> dict[str, str | float]:
     return {"kind": kind, "start": round(start, 4), "apex": round(apex, 4), "stop": round(stop, 4)}
-
-
-def _unit(vector: Array) -> Array:
-    return np.asarray(vector / np.linalg.norm(vector))
-
-
-def _electrodes(rng: np.random.Generator) -> Array:
-    """Where the cap of this subject sits, (32, 3) on the unit sphere: a small turn and a few millimetres off."""
-    placed = electrode_positions(CHANNELS) @ Rotation.from_rotvec(rng.normal(0, 0.03, 3)).as_matrix().T
-    placed = placed + rng.normal(0, 0.015, placed.shape)
-    return np.asarray(placed / np.linalg.norm(placed, axis=1, keepdims=True))
-
-
-def _sphere_fields(electrodes: Array, places: Array, moments: Array, radius: float) -> Array:
-    """Potentials (32, k) of dipoles at `places` (k, 3) of a unit head with `moments` (k, 3), by MNE's sphere model."""
-    import mne
-
-    info = mne.create_info(list(CHANNELS), 256.0, "eeg", verbose="error")
-    spots = dict(zip(CHANNELS, electrodes * radius, strict=True))
-    ends = {"nasion": [0, radius, 0], "lpa": [-radius, 0, 0], "rpa": [radius, 0, 0]}
-    info.set_montage(mne.channels.make_dig_montage(spots, coord_frame="head", **ends), verbose="error")
-    sphere = mne.make_sphere_model((0.0, 0.0, 0.0), head_radius=radius, verbose="error")
-    source = {"rr": places * radius, "nn": moments}
-    space = mne.setup_volume_source_space(pos=source, sphere=sphere, sphere_units="m", mindist=0.0, verbose="error")
-    forward = mne.make_forward_solution(
-        info, trans=None, src=space, bem=sphere, meg=False, eeg=True, mindist=0.0, verbose="error"
-    )
-    free = forward["sol"]["data"].reshape(len(CHANNELS), -1, 3)  # (32, k, 3)
-    if free.shape[1] != len(places):
-        raise RuntimeError(f"sphere model kept {free.shape[1]} of {len(places)} dipoles")
-    return np.asarray(np.einsum("ckd,kd->ck", free, moments))
-
-
-def _ocular_field(electrodes: Array, eye: Array, moment: Array) -> Array:
-    """Potential (32,) of an eye's dipole, which no skull smears: the frontal ocular field.
-
-    The eyes are placed a little further in than an anatomist would: there the field falls off over the scalp as that
-    of real blinks does, by ICLabel's measure.
-    """
-    way = electrodes - eye
-    return np.asarray(way @ moment / np.linalg.norm(way, axis=1) ** 3)
