@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from milmer.progress import Progress
 if TYPE_CHECKING:
     from milmer.inspection import Inspection
 
+LOG_EVERY = 30.0  # seconds between lines of progress where there is no terminal
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -59,7 +61,10 @@ def show_warnings(lines: Sequence[str], store: Path, most: int = 8) -> None:
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Show a bar with what is in hand, time gone and an estimate of the time left."""
+    """Show a bar with what is in hand, time gone and an estimate of the time left; a line now and then in a log."""
+    if not err.is_terminal:
+        yield _log_lines(title)
+        return
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -79,6 +84,21 @@ def progress_bar(title: str) -> Iterator[Progress]:
             bar.update(task, completed=done, total=max(total, 1), description=escape(text))
 
         yield tell
+
+
+def _log_lines(title: str) -> Progress:
+    """Return a progress that prints a line every half minute, for output that is no terminal."""
+    begun = last = time.monotonic()
+
+    def tell(done: int, total: int, text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LOG_EVERY and done:
+            last = now
+            left = (now - begun) * (total - done) / done
+            err.print(escape(f"{title}: {done / max(total, 1):.0%}, about {left:.0f} s left: {text}"))
+
+    return tell
 
 
 def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:

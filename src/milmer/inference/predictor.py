@@ -84,11 +84,15 @@ def predict_recording(
     UserError
         If neither file is given, or none that the model uses, or a file cannot be read.
     """
+    folders = model_folders(model, fold)
+    for flag, path in (("--eeg", eeg), ("--video", video)):
+        if path is not None and not path.exists():
+            raise UserError(f"{flag} {path}: no such file")
+    # What is wrong with the files is said before seconds go into loading networks.
     from milmer.reports.timeline import write_timeline
     from milmer.training.data import Bags
     from milmer.training.fit import predict_bags
 
-    folders = model_folders(model, fold)
     record = _record(folders[0])
     data = Data.model_validate(record["data"])
     if step is not None:
@@ -166,9 +170,6 @@ def _record(folder: Path) -> dict[str, Any]:
 def _check_inputs(data: Data, eeg: Path | None, video: Path | None) -> list[str]:
     given = {"eeg": eeg, "face": video}
     flags = {"eeg": "--eeg", "face": "--video"}
-    for name, path in given.items():
-        if path is not None and not path.exists():
-            raise UserError(f"{flags[name]} {path}: no such file")
     usable = [m for m in data.modalities if given[m] is not None]
     if not usable:
         wanted = " or ".join(flags[m] for m in data.modalities)
