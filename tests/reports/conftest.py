@@ -96,7 +96,8 @@ def write_recording(
             about |= {"components": list(KINDS), "component_scores": scores.tolist()}
             about |= {"labelled_by": "iclabel+eog", "reason": "raw recording in ICLabel's range"}
         if "face" in modalities:
-            crops = [face(rng) for _ in range(trials * frames)]
+            pool = [face(rng) for _ in range(24)]
+            crops = [pool[i % len(pool)] for i in range(trials * frames)]
             crops[3] = b""
             lengths = np.array([len(c) for c in crops])
             (writer.folder / "faces.bin").write_bytes(b"".join(crops))

@@ -46,7 +46,7 @@ def write_timeline(
         Names in index order.
     crops : mapping of int to sequence of (time, weight, image)
         The frames kept of each window; `time` in s from the recording's start, `image` RGB uint8 of shape (H, W, 3) or
-        None. Empty without video. Of more than 16 images, the heaviest of evenly spaced windows are shown.
+        None. Empty without video. Of more than 16 images, the heaviest of windows evenly spaced are shown.
     title : str
         Heading.
     show_faces : bool
@@ -122,14 +122,15 @@ def write_timeline(
 
 
 def pick_thumbnails(table: pd.DataFrame, crops: Mapping[int, Sequence[Crop]]) -> list[Crop]:
-    """Choose up to 16 frames that have an image, ascending in time: all, or the heaviest of evenly spaced windows."""
+    """Choose up to 16 frames that have an image, ascending in time: all, or the heaviest of windows evenly spaced."""
     numbers = table["window"] if "window" in table.columns else pd.Series(range(len(table)))
     frames = [[c for c in crops.get(int(n), ()) if c[2] is not None and np.isfinite(c[1])] for n in numbers]
     frames = [f for f in frames if f]
     if sum(map(len, frames)) > MOST_THUMBNAILS:
         n = min(MOST_THUMBNAILS, len(frames))
         evenly = np.round((np.arange(n) + 0.5) * len(frames) / n - 0.5).astype(int)  # (n,)
-        frames = [[max(frames[i], key=lambda c: c[1])] for i in evenly]
+        each = MOST_THUMBNAILS // n
+        frames = [sorted(frames[i], key=lambda c: -c[1])[:each] for i in evenly]
     return sorted((c for f in frames for c in f), key=lambda c: c[0])
 
 
