@@ -30,7 +30,7 @@ def figure_table(run: Run) -> list[Row]:
                 "value": number(found["value"], digits),
                 "interval": interval(found, digits),
                 "chance": number(found.get("chance"), digits),
-                "p": p_words(found.get("p")).removeprefix("p = ").removeprefix("p ") if found.get("p") else "–",
+                "p": p_words(found["p"]).removeprefix("p ").removeprefix("= ") if found.get("p") is not None else "–",
                 "majority": number(found.get("majority"), digits),
             }
         if any(levels.values()):
@@ -114,7 +114,10 @@ def confusion_tables(run: Run) -> list[Row]:
                 for m in ("precision", "recall", "f1")
             ]
             lines.append({"name": name, "cells": cells, "n": int(table[i].sum()), "scores": scores})
-        found.append({"level": level, "lines": lines, "n": count(len(rows), level)})
+        n = count(len(rows), level)
+        if level == "trial" and run.leaky:
+            n = f"{count(len(rows), 'answer')}: a trial has windows in several folds"
+        found.append({"level": level, "lines": lines, "n": n})
     return found
 
 
@@ -200,7 +203,7 @@ def _shade(share: float) -> Row:
     """Background of a confusion cell, white to deep blue, and whether its text must be light."""
     low, high = np.array([247, 250, 253]), np.array([11, 79, 138])
     red, green, blue = (low + (high - low) * float(share) ** 0.8).round().astype(int)
-    return {"colour": f"rgb({red},{green},{blue})", "light": bool(share > 0.5)}
+    return {"colour": f"rgb({red},{green},{blue})", "light": bool(share > 0.65)}
 
 
 def _natural(name: str) -> tuple[int, str]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Run:
     store: Store | None
     store_fault: str = ""
 
-    @property
+    @cached_property
     def part(self) -> str:
         """The part that figures are of: ``test``, or ``validation`` for a run without a test part."""
         return "test" if (self.predictions["part"] == "test").any() else "validation"
@@ -63,7 +64,7 @@ class Run:
         """Whether windows of one trial may be on both sides."""
         return self.protocol == "window"
 
-    @property
+    @cached_property
     def scored(self) -> pd.DataFrame:
         """Labelled rows of `part`, with a probability for every class."""
         rows = self.predictions
