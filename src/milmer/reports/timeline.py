@@ -111,7 +111,7 @@ def write_timeline(
         strip = figure.add_subplot(grid[2])
         low = _draw_thumbnails(strip, panels[-1], thumbnails, begin, end, show_faces)
         strip.text(0.0, low - 0.14, _caption(thumbnails, chosen, show_faces), fontsize=9, color=SOFT, va="top")
-    figure.text(0.07, 1 - 0.3 / inches, _safe(title), fontsize=13, fontweight="bold", color=INK, va="center")
+    figure.text(0.07, 1 - 0.3 / inches, _safe(_fitted(title)), fontsize=13, fontweight="bold", color=INK, va="center")
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(part, format="png", dpi=150)
@@ -227,6 +227,11 @@ def _caption(frames: Sequence[Crop], chosen: Sequence[Any], show_faces: bool) ->
     some = f" ({len(frames)} of {len(chosen)})" if len(chosen) > len(frames) else ""
     text = f"Frames the model kept{some}, with their attention weights: where it looked, not why."
     return text if show_faces else f"{text} Faces are averaged beyond recognition."
+
+
+def _fitted(title: str, most: int = 92) -> str:
+    """Cut the middle out of a heading that would leave the picture."""
+    return title if len(title) <= most else f"{title[: most // 2]} … {title[-most // 2 :]}"
 
 
 def _safe(text: str) -> str:
