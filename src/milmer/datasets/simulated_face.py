@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milmer.datasets.simulated_drawing import ACTIONS, POSE, Floats, Identity, Painter, make_identity
 from milmer.errors import UserError
+
+if TYPE_CHECKING:
+    from av import VideoStream
 
 __all__ = [
     "ACTIONS",
@@ -199,18 +203,19 @@ def _act(rng: np.random.Generator, actions: Floats, times: Floats, event: Event,
 
 
 def _pose(rng: np.random.Generator, times: Floats) -> Floats:
-    rest = np.array([0.5, 0.47, 0.132, 0.0, 0.0, 0.0])  # (P,)
-    spread = np.array([0.05, 0.035, 0.008, 0.05, 0.06, 0.05])  # (P,) from trial to trial
+    rest = np.array([0.5, 0.47, 0.131, 0.0, 0.0, 0.0])  # (P,)
+    spread = np.array([0.05, 0.035, 0.006, 0.05, 0.05, 0.04])  # (P,) from trial to trial
     drift = np.array([0.006, 0.005, 0.002, 0.012, 0.03, 0.02])  # (P,) within a trial
     trial = rest + spread * rng.uniform(-1, 1, len(POSE))  # (P,)
-    return trial + drift * np.stack([_slow(rng, times) for _ in POSE], axis=1)  # (F, P)
+    wander = np.stack([_slow(rng, times) for _ in POSE], axis=1)  # (F, P)
+    return np.asarray(trial + drift * wander)  # (F, P)
 
 
 def _light(rng: np.random.Generator, times: Floats) -> Floats:
     exposure = rng.uniform(0.82, 1.04)
     warmth = rng.uniform(-0.06, 0.06)
     drift = 1 + 0.012 * _slow(rng, times)  # (F,)
-    return exposure * drift[:, None] * np.array([1 + warmth, 1.0, 1 - warmth])  # (F, 3)
+    return np.asarray(exposure * drift[:, None] * np.array([1 + warmth, 1.0, 1 - warmth]))  # (F, 3)
 
 
 def _signature(number: int, times: Floats) -> Floats:
@@ -309,10 +314,15 @@ def write_video(
         raise UserError(f"size {width}x{height}: expected even numbers of at least 96 pixels, such as 720x576")
     if abs(fps - timeline.fps) > 1e-9:
         raise UserError(f"fps: found {fps:g}, expected the timeline's {timeline.fps:g}")
+    # Constant quality, no frames out of order (AVI cannot hold them), a whole frame every second to seek to.
+    codec, options = "libx264", {"preset": "ultrafast", "crf": "20", "g": "50", "bf": "0"}
+    if codec not in av.codecs_available:
+        codec, options = "mpeg4", {"qscale": "2", "g": "50", "bf": "0"}
+    rate = Fraction(fps).limit_denominator(1001)
     part = path.with_name(path.name + ".part")
     try:
         with av.open(str(part), "w", format="avi") as container:
-            stream = container.add_stream(*_codec(), rate=Fraction(fps).limit_denominator(1001), options=_OPTIONS)
+            stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.thread_count = 1
             for i, array in enumerate(frames(identity, timeline, size=size, seed=seed)):
@@ -323,12 +333,3 @@ def write_video(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-_OPTIONS = {"preset": "ultrafast", "crf": "20", "g": "50", "bf": "0"}
-
-
-def _codec() -> tuple[str]:
-    import av
-
-    return ("libx264",) if "libx264" in av.codecs_available else ("mpeg4",)
