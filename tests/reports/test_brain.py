@@ -5,7 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from milmer.reports.brain import BANDS, band_power, preparation_table, removed_components, scalp_maps, window_power
+from milmer.reports.brain import (
+    BANDS,
+    _maps,
+    band_power,
+    preparation_table,
+    removed_components,
+    scalp_maps,
+    window_power,
+)
 from milmer.reports.examples import choose_examples
 from milmer.reports.reading import read_run
 
@@ -51,3 +59,15 @@ def test_preparation_is_told(make: Callable[..., Any]) -> None:
     components = removed_components(run)
     assert [c["key"] for c in components] == ["s01", "s02"]
     assert [m["label"] for m in components[0]["maps"]] == ["eye blink", "muscle artifact"]
+
+
+def test_maps_of_odd_caps() -> None:
+    angle = np.arange(8) * np.pi / 4
+    ring = np.stack([np.cos(angle), np.sin(angle), np.zeros(8)], axis=1) * 0.6 + [0, 0, 0.8]
+    line = np.stack([np.zeros(8), np.linspace(-1, 1, 8), np.full(8, 0.2)], axis=1)
+    values = np.arange(8.0)[:, None]
+    assert _maps(values, ring, 8.0).startswith("data:image/png")
+    assert _maps(values, line, 8.0) == ""
+    assert _maps(values[:3], ring[:3], 8.0) == ""
+    ring[3:] = ring[3]
+    assert _maps(values, ring, 8.0)

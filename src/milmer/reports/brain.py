@@ -224,10 +224,16 @@ def _limit(values: Array) -> float:
     return max(float(np.quantile(seen, 0.98)), 0.1) if seen.size else 1.0
 
 
+def _spans_a_plane(positions: Array) -> bool:
+    """Whether electrodes seen from above are neither on one line nor on one spot."""
+    flat = positions[:, :2] - positions[:, :2].mean(axis=0)  # (C, 2)
+    return bool(np.linalg.svd(flat, compute_uv=False)[1] > 0.1)
+
+
 def _maps(values: Array, positions: Array, limit: float) -> str:
     """Draw columns of `values` (C, k) as scalp maps side by side; a PNG as data URI, or "" where none can be drawn."""
     use = np.isfinite(values).all(axis=1) & np.isfinite(positions).all(axis=1)  # (C,)
-    if use.sum() < FEWEST_CHANNELS:
+    if use.sum() < FEWEST_CHANNELS or not _spans_a_plane(positions[use]):
         return ""
     import mne
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -235,7 +241,9 @@ def _maps(values: Array, positions: Array, limit: float) -> str:
 
     k = values.shape[1]
     names = [str(i) for i in np.flatnonzero(use)]
-    places = dict(zip(names, positions[use] * HEAD, strict=True))
+    # Electrodes on one circle have no unique triangulation and MNE gives up: move each by less than a tenth of a mm.
+    moved = positions[use] + 5e-4 * np.random.default_rng([0]).standard_normal((int(use.sum()), 3))  # (C', 3)
+    places = dict(zip(names, moved * HEAD, strict=True))
     info = mne.create_info(names, 100.0, "eeg", verbose="error")
     info.set_montage(mne.channels.make_dig_montage(places, coord_frame="head"), verbose="error")
     figure = Figure(figsize=(1.05 * k, 1.05), dpi=160)

@@ -130,9 +130,10 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
 
 
 def _target(run: Run) -> str:
-    return {"valence-arousal": "valence and arousal", "label": "labels"}.get(
-        run.config.data.target, run.config.data.target
-    )
+    target = run.config.data.target
+    if target == "label" and len(run.classes) <= 4:
+        return " or ".join(run.classes)
+    return {"valence-arousal": "valence and arousal", "label": "labels"}.get(target, target)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
