@@ -237,8 +237,6 @@ def frames(
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of a trial, each (height, width, 4) uint8: red, green, blue and a byte without meaning.
 
-    The array is re-used: copy what is to be kept.
-
     Parameters
     ----------
     identity : Identity
@@ -273,7 +271,7 @@ def frames(
         patch += patch_grain
         np.minimum(patch, 255, out=patch)
         canvas[y0:y1, x0:x1] = patch
-        yield canvas
+        yield canvas.copy()
 
 
 def write_video(
