@@ -32,8 +32,13 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        for layer in (self.query, self.key, self.value, self.out):
+        for layer in (self.value, self.out):
             init_linear(layer)
+        for layer in (
+            self.query,
+            self.key,
+        ):  # nearly uniform attention at first: a mean, from which it is easy to learn
+            init_linear(layer, gain=0.2)
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Let `queries` (B, L, D) attend to those `keys` (B, M, D) whose `mask` (B, M) is True; (B, L, D).
@@ -60,14 +65,15 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width))
-        for layer in self:
-            if isinstance(layer, nn.Linear):
-                init_linear(layer)
+        first, last = self[0], self[3]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # for the type checker
+        init_linear(first)
+        init_linear(last, gain=0.2)  # the residual road first
 
 
-def init_linear(layer: nn.Linear) -> None:
-    """Glorot-uniform weights and zero bias: activations keep their size at any width."""
-    nn.init.xavier_uniform_(layer.weight)
+def init_linear(layer: nn.Linear, gain: float = 1.0) -> None:
+    """Glorot-uniform weights and zero bias: activations keep their size, times `gain`, at any width."""
+    nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 

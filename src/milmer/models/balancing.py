@@ -55,7 +55,7 @@ class Balance(nn.Module):
 
     def __init__(self, width: int, tokens: int, config: Balancing, *, heads: int, dropout: float) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(config.queries, width) * 0.5)  # (Q, D)
+        self.queries = nn.Parameter(torch.randn(config.queries, width) * 0.02)  # (Q, D)
         self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)  # (T, D)
         self.time_gain = nn.Parameter(torch.tensor(0.1))  # ()
         # The feed-forward is as narrow as a token: at the encoder's 2048 two layers would cost another 4 M parameters.
