@@ -16,8 +16,8 @@ from milmer.models.attention import init_linear
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROCESSOR = "preprocessor_config.json"
 
-# `demo` is what learnt fastest on two cores from 64 px (a drawn mouth's curvature): patches of 8 px in two stages cost a
-# third of patches of 4 px in three, and learn as well. Its initial weights are Swin's own (0.02): larger ones learn later.
+# `demo` is the fastest that learns on two cores from 64 px (a drawn mouth's curvature): patches of 8 px in two stages
+# cost a third of patches of 4 px in three and learn as well. Larger initial weights than Swin's own 0.02 learn later.
 RANDOM_SIZES: dict[str, dict[str, Any]] = {
     "demo": {
         "image_size": 64,

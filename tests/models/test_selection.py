@@ -1,0 +1,165 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from milmer.config import Selection
+from milmer.models.selection import GatedScorer, GatedTopK, KeepAll, frame_times, make_selection, masked_softmax
+
+
+def make(keep: int = 2, width: int = 6, hidden: int = 5, seed: int = 0, exploration: float = 0.0) -> GatedTopK:
+    torch.manual_seed(seed)
+    return GatedTopK(width, Selection(keep=keep, hidden=hidden, exploration=exploration))
+
+
+def full(*shape: int) -> torch.Tensor:
+    return torch.ones(shape, dtype=torch.bool)
+
+
+def test_gated_attention_agrees_with_numpy():
+    torch.manual_seed(1)
+    scorer = GatedScorer(6, 5).double()
+    h = np.random.default_rng(0).normal(size=(3, 4, 6))
+    w = {k: v.detach().numpy() for k, v in scorer.state_dict().items()}
+    expected = np.zeros((3, 4))
+    for b in range(3):
+        for n in range(4):
+            content = np.tanh(w["content.weight"] @ h[b, n] + w["content.bias"])
+            gate = 1 / (1 + np.exp(-(w["gate.weight"] @ h[b, n] + w["gate.bias"])))
+            expected[b, n] = w["score.weight"][0] @ (content * gate)
+    np.testing.assert_allclose(scorer(torch.tensor(h)).detach().numpy(), expected, atol=1e-12)
+
+
+def test_weights_are_a_softmax_over_valid_frames_and_kept_tokens_carry_them():
+    select = make().eval()
+    frames, mask = torch.randn(2, 6, 3, 6), full(2, 1, 6)
+    mask[0, 0, 1] = False
+    kept, weights = select(frames, mask)
+    torch.testing.assert_close(weights.sum((1, 2)), torch.ones(2))
+    assert weights[0, 0, 1] == 0 and kept.tokens.shape == (2, 2, 3, 6) and kept.mask.all()
+    for b in range(2):
+        best = sorted(weights[b, 0].topk(2).indices.tolist())
+        share = weights[b, 0, best] / weights[b, 0, best].sum() * 2
+        torch.testing.assert_close(kept.tokens[b], frames[b, best] * share[:, None, None])
+        torch.testing.assert_close(kept.time[b], (torch.tensor(best) + 0.5) / 6)
+
+
+def test_equal_weights_change_nothing():
+    select = make(keep=3).eval()
+    torch.nn.init.zeros_(select.scorer.score.weight)
+    frames = torch.randn(1, 5, 2, 6)
+    kept, weights = select(frames, full(1, 1, 5))
+    torch.testing.assert_close(weights, torch.full((1, 1, 5), 0.2))
+    torch.testing.assert_close(kept.tokens, frames[:, (kept.time[0] * 5).long()])
+
+
+def test_fewer_frames_than_wanted():
+    select = make(keep=4).eval()
+    mask = torch.tensor([[[True, False, True]], [[False, False, False]]])
+    kept, weights = select(torch.randn(2, 3, 2, 6), mask)
+    assert kept.tokens.shape == (2, 3, 2, 6)
+    assert kept.mask.sum(1).tolist() == [2, 0]
+    assert (kept.tokens[1] == 0).all() and (weights[1] == 0).all()
+    none, weights = select(torch.zeros(2, 0, 2, 6), full(2, 1, 0))
+    assert none.tokens.shape == (2, 0, 2, 6) and weights.shape == (2, 1, 0)
+
+
+def test_a_bag_of_windows_keeps_some_of_each_windows_worth():
+    select = make(keep=2).eval()
+    mask = full(2, 3, 4)
+    mask[1, 1] = False  # a window without a face asks for no frames
+    kept, weights = select(torch.randn(2, 12, 2, 6), mask)
+    assert kept.mask.sum(1).tolist() == [6, 4] and weights.shape == (2, 3, 4)
+    assert (kept.time.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_every_parameter_of_the_scorer_gets_a_gradient(keep):
+    select = make(keep=keep).train()
+    kept, _ = select(torch.randn(4, 6, 2, 6), full(4, 1, 6))
+    (kept.tokens * torch.randn_like(kept.tokens)).sum().backward()
+    for name, parameter in select.named_parameters():
+        assert parameter.grad is not None and parameter.grad.norm() > 1e-6 * parameter.norm(), name
+
+
+def test_permuting_frames_permutes_the_weights():
+    select = make().eval()
+    frames, mask = torch.randn(2, 6, 3, 6), full(2, 1, 6)
+    mask[1, 0, 4] = False
+    order = torch.randperm(6)
+    _, weights = select(frames, mask)
+    _, permuted = select(frames[:, order], mask[:, :, order])
+    torch.testing.assert_close(permuted, weights[:, :, order])
+
+
+def test_exploration_reaches_every_frame_only_while_training():
+    select = make(keep=1, exploration=1.0)
+    frames, mask = torch.randn(1, 5, 2, 6), full(1, 1, 5)
+
+    def chosen() -> set[float]:
+        return {float(select(frames, mask)[0].time) for _ in range(200)}
+
+    torch.manual_seed(0)
+    assert len(select.train() and chosen()) == 5
+    assert len(select.eval() and chosen()) == 1
+    select.train().exploration = 0.0
+    assert len(chosen()) == 1
+    select.exploration = 1.0
+    torch.manual_seed(3)
+    first = [float(select(frames, mask)[0].time) for _ in range(20)]
+    torch.manual_seed(3)
+    assert first == [float(select(frames, mask)[0].time) for _ in range(20)]
+
+
+def test_training_moves_the_choice_to_informative_frames():
+    torch.manual_seed(0)
+    random = torch.Generator().manual_seed(0)
+    select = make(keep=2, width=8, hidden=16, exploration=0.5)
+    head = torch.nn.Linear(8, 2)
+    optimizer = torch.optim.Adam([*select.parameters(), *head.parameters()], 1e-2)
+
+    def bags(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        y = torch.randint(0, 2, (n,), generator=random)
+        frames = torch.randn(n, 10, 2, 8, generator=random)
+        where = torch.randint(0, 10, (n,), generator=random)
+        frames[torch.arange(n), where, :, 0] += (4.0 * y - 2)[:, None]  # says which class
+        frames[torch.arange(n), where, :, 1] += 2.0  # says that it speaks
+        return frames, y, where
+
+    def found() -> float:
+        frames, _, where = bags(400)
+        _, weights = select.eval()(frames, full(400, 1, 10))
+        return float((weights[:, 0].argmax(1) == where).float().mean())
+
+    before = found()
+    for step in range(200):
+        frames, y, _ = bags(64)
+        select.train().exploration = 0.5 * max(0.0, 1 - step / 100)
+        kept, _ = select(frames, full(64, 1, 10))
+        loss = torch.nn.functional.cross_entropy(head(kept.tokens.mean((1, 2))), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert before < 0.4 and found() > 0.7
+
+
+def test_mean_keeps_all_that_is_there():
+    mask = torch.tensor([[[True, True, False, True]]])
+    kept, weights = make_selection(6, Selection(method="mean"))(torch.ones(1, 4, 2, 6), mask)
+    assert isinstance(make_selection(6, Selection(method="mean")), KeepAll)
+    torch.testing.assert_close(weights, mask / 3)
+    assert torch.equal(kept.mask, mask[:, 0]) and kept.tokens.sum() == 3 * 2 * 6
+
+
+def test_softmax_of_nothing_is_zero_and_has_no_nan_gradient():
+    scores = torch.randn(2, 3, requires_grad=True)
+    out = masked_softmax(scores, torch.tensor([[True, True, False], [False] * 3]))
+    assert out[1].eq(0).all() and math.isclose(float(out[0].sum()), 1, rel_tol=1e-6)
+    out.square().sum().backward()
+    assert scores.grad is not None and scores.grad.isfinite().all()
+
+
+def test_times_are_in_windows():
+    times = frame_times(full(1, 2, 4))
+    torch.testing.assert_close(times, torch.tensor([[0.125, 0.375, 0.625, 0.875, 1.125, 1.375, 1.625, 1.875]]))
