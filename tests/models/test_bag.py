@@ -8,7 +8,12 @@ from milmer.models.bag import EEG, FACE, Bag, Prediction
 
 def test_every_wrong_shape_is_named(bag):
     good = bag()
-    for name, shape in [("frame_mask", (2, 1, 4)), ("eeg_mask", (2, 6)), ("positions", (2, 6, 2)), ("window_mask", (3, 1))]:
+    for name, shape in [
+        ("frame_mask", (2, 1, 4)),
+        ("eeg_mask", (2, 6)),
+        ("positions", (2, 6, 2)),
+        ("window_mask", (3, 1)),
+    ]:
         with pytest.raises(ValueError, match=rf"Bag\.{name} has shape .* expected"):
             replace(good, **{name: torch.ones(shape, dtype=getattr(good, name).dtype)})
     with pytest.raises(ValueError, match=r"Bag\.frames has shape \(2, 1, 5, 3, 64, 32\)"):

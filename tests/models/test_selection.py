@@ -77,6 +77,7 @@ def test_a_bag_of_windows_keeps_some_of_each_windows_worth():
 @pytest.mark.parametrize("keep", [1, 3])
 def test_every_parameter_of_the_scorer_gets_a_gradient(keep):
     select = make(keep=keep).train()
+    select.warmth = 0.0
     kept, _ = select(torch.randn(4, 6, 2, 6), full(4, 1, 6))
     (kept.tokens * torch.randn_like(kept.tokens)).sum().backward()
     for name, parameter in select.named_parameters():
@@ -94,22 +95,34 @@ def test_permuting_frames_permutes_the_weights():
 
 
 def test_exploration_reaches_every_frame_only_while_training():
-    select = make(keep=1, exploration=1.0)
+    select = make(keep=1, exploration=2.0)
+    select.warmth = 0.2  # 1 + 0.2 * (5 - 1), rounded up: 2 of 5
     frames, mask = torch.randn(1, 5, 2, 6), full(1, 1, 5)
 
-    def chosen() -> set[float]:
-        return {float(select(frames, mask)[0].time) for _ in range(200)}
+    def chosen(times: int = 100) -> list[tuple[float, ...]]:
+        return [tuple(select(frames, mask)[0].time[0].tolist()) for _ in range(times)]
 
     torch.manual_seed(0)
-    assert len(select.train() and chosen()) == 5
-    assert len(select.eval() and chosen()) == 1
-    select.train().exploration = 0.0
-    assert len(chosen()) == 1
-    select.exploration = 1.0
+    assert len(set(sum(select.train() and chosen(), ()))) == 5
+    assert len(set(select.eval() and chosen())) == 1
+    select.train().warmth = 0.0
+    assert len(set(chosen())) == 1
+    select.warmth = 0.2
     torch.manual_seed(3)
-    first = [float(select(frames, mask)[0].time) for _ in range(20)]
+    first = chosen(20)
     torch.manual_seed(3)
-    assert first == [float(select(frames, mask)[0].time) for _ in range(20)]
+    assert first == chosen(20)
+
+
+def test_the_number_kept_falls_to_k():
+    select = make(keep=3, exploration=0.5).train()
+    frames, mask = torch.randn(2, 20, 2, 6), full(2, 2, 10)
+    mask[1, 1] = False
+    counts = []
+    for warmth in (1.0, 0.5, 0.0):
+        select.warmth = warmth
+        counts.append(select(frames, mask)[0].mask.sum(1).tolist())
+    assert counts == [[20, 10], [13, 7], [6, 3]]
 
 
 def test_training_moves_the_choice_to_informative_frames():
@@ -135,7 +148,7 @@ def test_training_moves_the_choice_to_informative_frames():
     before = found()
     for step in range(200):
         frames, y, _ = bags(64)
-        select.train().exploration = 0.5 * max(0.0, 1 - step / 100)
+        select.train().warmth = max(0.0, 1 - step / 100)
         kept, _ = select(frames, full(64, 1, 10))
         loss = torch.nn.functional.cross_entropy(head(kept.tokens.mean((1, 2))), y)
         optimizer.zero_grad()
@@ -155,7 +168,7 @@ def test_mean_keeps_all_that_is_there():
 def test_softmax_of_nothing_is_zero_and_has_no_nan_gradient():
     scores = torch.randn(2, 3, requires_grad=True)
     out = masked_softmax(scores, torch.tensor([[True, True, False], [False] * 3]))
-    assert out[1].eq(0).all() and math.isclose(float(out[0].sum()), 1, rel_tol=1e-6)
+    assert out[1].eq(0).all() and math.isclose(float(out[0].detach().sum()), 1, rel_tol=1e-6)
     out.square().sum().backward()
     assert scores.grad is not None and scores.grad.isfinite().all()
 

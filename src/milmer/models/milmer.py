@@ -24,7 +24,7 @@ class Milmer(nn.Module):
 
     Any number of EEG channels (by their positions), of frames, and of windows in a bag will do, and windows shorter
     than `n_times`; EEG or face may be absent from a bag, or from the model. With the paper preset and Swin-Tiny it has
-    68.8 M parameters for four classes: 27.5 M are Swin's, 33.1 M the six encoder layers', 7.1 M the two cross-attention
+    69.0 M parameters for four classes: 27.5 M are Swin's, 33.1 M the six encoder layers', 7.2 M the two cross-attention
     layers', 0.2 M the selection's.
 
     Parameters
@@ -115,9 +115,9 @@ class Milmer(nn.Module):
             self.eeg_tokens.fit(bags)
 
     def set_exploration(self, share: float) -> None:
-        """Set the noise of frame selection to `share` of the configured: 1 when training starts, 0 after warm-up."""
-        if "face" in self.modalities and isinstance(self.select, GatedTopK):
-            self.select.exploration = self.config.selection.exploration * share
+        """Set how soft and noisy frame selection is in training: `share` is 1 at the start and 0 after warm-up."""
+        if "face" in self.modalities and isinstance(self.select, GatedTopK) and self.select.exploration > 0:
+            self.select.warmth = share
 
     def _given(self, bag: Bag) -> Tensor:
         """What this model takes of a bag: its modalities, less one at times while training; (B, 2)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -55,21 +56,24 @@ class GatedTopK(nn.Module):
     weights change nothing; this product is the road on which the scorer gets its gradient. With one frame kept that
     factor is 1 whatever the weight, and the gradient of the weight itself is passed straight through.
 
-    While training, Gumbel noise times `exploration` is added to the scores before the choice (not to the weights), so
-    that frames not chosen yet can be; the trainer lets `exploration` fall to 0.
+    While training, frames not chosen yet must be seen, or the backbone never learns what to look for: kept at random,
+    3 of 10 frames hold none of the 3 that matter in 3 bags of 10. So training starts soft, with all frames kept, and
+    their number falls to K with `warmth`, which the trainer lowers from 1 to 0; until then Gumbel noise times
+    `exploration` and `warmth` is added to the scores before the choice (not to the weights).
 
     Parameters
     ----------
     width : int
         Token width `D`.
     config : Selection
-        `keep`, `hidden` and the first value of `exploration`.
+        `keep`, `hidden` and `exploration`; with 0 the choice is hard from the first step.
     """
 
     def __init__(self, width: int, config: Selection) -> None:
         super().__init__()
         self.keep = config.keep
         self.exploration = config.exploration
+        self.warmth = 1.0 if config.exploration > 0 else 0.0
         self.scorer = GatedScorer(width, config.hidden)
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
@@ -78,10 +82,13 @@ class GatedTopK(nn.Module):
         scores = self.scorer(frames.mean(2)).float()  # (B, W·N)
         weights = masked_softmax(scores, valid)  # (B, W·N)
         noisy = scores.detach()  # (B, W·N)
-        if self.training and self.exploration > 0:
-            noisy = noisy - self.exploration * torch.empty_like(noisy).exponential_().log()  # (B, W·N)
-        wanted = self.keep * mask.any(-1).sum(1, keepdim=True)  # (B, 1)
-        most = min(self.keep * mask.shape[1], valid.shape[1])
+        keep = float(self.keep)
+        if self.training and self.warmth > 0:
+            noise = -torch.empty_like(noisy).exponential_().log()  # (B, W·N)
+            noisy = noisy + self.exploration * self.warmth * noise  # (B, W·N)
+            keep += self.warmth * max(mask.shape[2] - keep, 0.0)
+        wanted = (keep * mask.any(-1).sum(1, keepdim=True)).ceil()  # (B, 1)
+        most = min(math.ceil(keep * mask.shape[1]), valid.shape[1])
         best = noisy.masked_fill(~valid, -torch.inf).topk(most, dim=1).indices  # (B, K)
         chosen = torch.zeros_like(valid).scatter(1, best, torch.arange(most, device=best.device) < wanted)  # (B, W·N)
         index = best.sort(1).values  # (B, K)
