@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -29,8 +30,9 @@ __all__ = [
     "write_video",
 ]
 
-DISTRACTORS = ("distractor:blink", "distractor:speech", "distractor:turn")
-"""Events that mean nothing. An expression is ``expression:`` and then ``valence+``, ``valence-``, ``arousal+``,
+DISTRACTORS = ("blink", "speech", "turn")
+"""What a face does that means nothing. An event of these is ``distractor:blink`` or, two at once,
+``distractor:blink+speech``. An expression is ``expression:`` and then ``valence+``, ``valence-``, ``arousal+``,
 ``arousal-`` or a valence and an arousal together (``expression:valence+arousal-``)."""
 
 SECONDS_AN_EXPRESSION = 6.0  # one expression in six seconds touches about half of the 3-s windows
@@ -155,10 +157,13 @@ def _kind(valence: int, arousal: int) -> str:
 def _events(rng: np.random.Generator, seconds: float, expression: str) -> list[Event]:
     pairs = max(1, round(seconds / SECONDS_AN_EXPRESSION))
     kinds = [expression] * pairs if expression else []
-    # Whole rounds of the distractors, so that each comes equally often, and a random rest.
+    # An expression of two parts moves more pixels than one of one part, and its distractors do so too.
+    parts = 2 if "valence" in expression and "arousal" in expression else 1
+    choices = ["distractor:" + "+".join(c) for c in combinations(DISTRACTORS, parts)]
+    # Whole rounds of the choices, so that each comes equally often, and a random rest.
     rest = 2 * pairs - len(kinds)
-    rounds = [rng.permutation(len(DISTRACTORS)) for _ in range(-(-rest // len(DISTRACTORS)))]
-    kinds += [DISTRACTORS[i] for i in np.concatenate(rounds)[:rest]]
+    rounds = [rng.permutation(len(choices)) for _ in range(-(-rest // len(choices)))]
+    kinds += [choices[i] for i in np.concatenate(rounds)[:rest]]
     kinds = [kinds[i] for i in rng.permutation(len(kinds))]
     lengths = rng.uniform(0.8, 1.4, len(kinds))  # (E,) seconds
     while len(kinds) and lengths.sum() + GAP * len(kinds) > seconds:  # a trial of a few seconds
@@ -187,19 +192,19 @@ def _act(rng: np.random.Generator, actions: Floats, times: Floats, event: Event,
     shape = strength * ramp * ramp * (3 - 2 * ramp)  # (f,)
     phase = (t - event.start) / (event.stop - event.start)  # (f,) 0 to 1
     wave = 0.5 - 0.5 * np.cos(2 * np.pi * cycles * phase)  # (f,)
-    if event.kind == "distractor:blink":
+    does = event.kind.removeprefix("distractor:").split("+") if event.kind.startswith("distractor:") else []
+    if "blink" in does:
         lids = np.clip(1.6 * (0.5 - 0.5 * np.cos(2 * np.pi * (cycles - 1) * phase)), 0, 1)  # (f,)
         actions[inside, _COLUMN["blink"]] = lids
-    elif event.kind == "distractor:speech":
+    if "speech" in does:
         actions[inside, _COLUMN["open"]] = shape * (0.25 + 0.75 * wave)
         actions[inside, _COLUMN["round"]] = shape * np.sin(2 * np.pi * phase * (cycles / 2)) * sign
-    elif event.kind == "distractor:turn":
+    if "turn" in does:
         actions[inside, _COLUMN["turn"]] = sign * shape
-    else:
-        if valence:
-            actions[inside, _COLUMN["smile" if valence > 0 else "frown"]] = shape
-        if arousal:
-            actions[inside, _COLUMN["wide" if arousal > 0 else "droop"]] = shape
+    if not does and valence:
+        actions[inside, _COLUMN["smile" if valence > 0 else "frown"]] = shape
+    if not does and arousal:
+        actions[inside, _COLUMN["wide" if arousal > 0 else "droop"]] = shape
 
 
 def _pose(rng: np.random.Generator, times: Floats) -> Floats:
