@@ -7,7 +7,7 @@ from milmer.models.selection import Kept
 
 def make(queries: int = 4, layers: int = 2) -> Balance:
     torch.manual_seed(0)
-    return Balance(8, 3, Balancing(queries=queries, layers=layers), heads=2, dropout=0.0).eval()
+    return Balance(8, 3, Balancing(queries=queries, layers=layers), heads=2).eval()
 
 
 def kept(k: int = 4, seed: int = 0) -> Kept:

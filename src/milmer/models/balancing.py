@@ -19,19 +19,17 @@ class CrossAttentionLayer(nn.Module):
     scorer's gradient. It comes normalised from the backbone.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, dropout)
+        self.attention = Attention(width, heads)
         self.norm_feedforward = nn.LayerNorm(width)
-        self.feedforward = FeedForward(width, hidden, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.feedforward = FeedForward(width, hidden)
 
     def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Update `queries` (B, Q, D) from `context` (B, M, D) where `mask` (B, M); (B, Q, D)."""
-        seen = self.attention(self.norm_attention(queries), context, mask)  # (B, Q, D)
-        queries = queries + self.dropout(seen)  # (B, Q, D)
-        queries = queries + self.dropout(self.feedforward(self.norm_feedforward(queries)))  # (B, Q, D)
+        queries = queries + self.attention(self.norm_attention(queries), context, mask)  # (B, Q, D)
+        queries = queries + self.feedforward(self.norm_feedforward(queries))  # (B, Q, D)
         return queries
 
 
@@ -39,7 +37,8 @@ class Balance(nn.Module):
     """K·T visual tokens become Q: learnable queries, cross-attention layers, a last norm.
 
     Every token carries when its frame was (a sinusoid, so any number of frames and windows will do) and where in the
-    frame it lies (learned).
+    frame it lies (learned). There is no dropout here: the paper has it in the encoder, and with it a small backbone
+    trained from nothing needs twice the steps to begin.
 
     Parameters
     ----------
@@ -49,17 +48,15 @@ class Balance(nn.Module):
         Number of queries and layers.
     heads : int
         Attention heads.
-    dropout : float
-        Dropout in the layers.
     """
 
-    def __init__(self, width: int, tokens: int, config: Balancing, *, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, tokens: int, config: Balancing, *, heads: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(config.queries, width) * 0.02)  # (Q, D)
         self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)  # (T, D)
         self.time_gain = nn.Parameter(torch.tensor(0.1))  # ()
         # The feed-forward is as narrow as a token: at the encoder's 2048 two layers would cost another 4 M parameters.
-        self.layers = nn.ModuleList([CrossAttentionLayer(width, heads, width, dropout) for _ in range(config.layers)])
+        self.layers = nn.ModuleList([CrossAttentionLayer(width, heads, width) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(width)
 
     def forward(self, kept: Kept) -> Tensor:

@@ -76,9 +76,7 @@ class Milmer(nn.Module):
             stages = config.trainable_stages
             self.backbone = backbone or load_backbone(config.backbone, px=px, width=width, trainable_stages=stages)
             self.select = make_selection(width, config.selection)
-            self.balance = Balance(
-                width, self.backbone.tokens, config.balancing, heads=fusion.heads, dropout=fusion.dropout
-            )
+            self.balance = Balance(width, self.backbone.tokens, config.balancing, heads=fusion.heads)
         if "eeg" in modalities:
             self.eeg_tokens = make_eeg_tokens(config.eeg_tokens, width, n_times=n_times, sfreq=sfreq)
         self.fuse = Fuse(width, fusion, self.modalities)
