@@ -149,6 +149,7 @@ def prepare_eeg(
         notes.append(f"channel {names[c]} {why}: {'masked' if c in masked else 'interpolated from its neighbours'}")
     if not reference:
         notes.append(f"no average reference: only {n_channels - len(bad)} usable channels")
+    notes += _bridged([signals[t] for t in usable], [c for c in range(n_channels) if c not in bad])
     good = [c for c in range(n_channels) if c not in bad]
     _check_magnitude(chunks[:, good], notes)
 
@@ -179,6 +180,21 @@ def prepare_eeg(
         trials[t] = (repair @ x).astype(np.float32)  # (C, S')
     listed, hidden = [names[c] for c in sorted(bad)], [names[c] for c in masked]
     return PreparedEEG(trials, names, positions, settings.rate, listed, ica, notes, hidden, unusable)
+
+
+def _bridged(signals: Sequence[Signal], channels: Sequence[int]) -> list[str]:
+    """Say which channels had missing samples that were bridged."""
+    names: list[str] = []
+    count = 0
+    for c in channels:
+        missing = sum(int(np.isnan(s.samples[c]).sum()) for s in signals)
+        if missing:
+            names.append(signals[0].names[c])
+            count += missing
+    if not names:
+        return []
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return [f"missing samples bridged in {shown}: {count} in all"]
 
 
 def _check(signals: Sequence[Signal], eog: Sequence[Signal] | None) -> None:
