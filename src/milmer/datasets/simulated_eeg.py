@@ -190,7 +190,7 @@ def _sources(
 def _signature(rng: np.random.Generator, stimulus: int, freqs: Array, rate: float, size: int) -> Array:
     """The trace of one stimulus: a narrow rhythm at a frequency of its own (and a place, by its mixing column)."""
     frequency = 5.0 + 38.0 * ((stimulus * 0.6180339887) % 1.0)  # spread evenly, neighbours far apart
-    volts = 9e-6 / np.sqrt(frequency)  # falls as the background does
+    volts = 18e-6 / np.sqrt(frequency)  # falls as the background does
     return np.asarray(volts * _noise(rng, _bump(freqs, frequency - 1, frequency + 1)[None], rate, size)[0])
 
 
