@@ -206,4 +206,18 @@ def test_golden_figures_of_the_small_network(net, bag):
     assert got == pytest.approx(GOLDEN, abs=1e-4)
 
 
-GOLDEN = []
+GOLDEN = [
+    0.05081,
+    -0.06294,
+    -0.08884,
+    0.03295,
+    -0.03507,
+    -0.03907,
+    -0.00042,
+    0.13965,
+    0.19355,
+    0.19917,
+    0.18788,
+    0.19954,
+    0.21986,
+]
