@@ -58,13 +58,13 @@ def test_iclabel_calls_the_blink_a_blink(seed: int) -> None:
     import mne
     from mne_icalabel.iclabel import iclabel_label_components
 
-    truth = simulate_raw(seed, 1, 40.0)
+    truth = simulate_raw(seed, 1, 30.0)
     raw = mne.io.RawArray(truth.samples, mne.create_info(list(truth.names), truth.rate, "eeg"), verbose="error")
     new = "colin27_1005"  # what MNE from 1.13 on calls standard_1005
     raw.set_montage(new if new in mne.channels.get_builtin_montages() else "standard_1005")
     raw.filter(1, 100, verbose="error").set_eeg_reference("average", verbose="error")
     ica = mne.preprocessing.ICA(
-        31, method="picard", fit_params={"ortho": False, "extended": True}, max_iter=100, random_state=0
+        31, method="picard", fit_params={"ortho": False, "extended": True}, max_iter=60, random_state=0
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # picard says that it could go on; the blink is found long before
