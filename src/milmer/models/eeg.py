@@ -147,9 +147,8 @@ class BandPowerTokens(EEGTokens):
         n = len(self.bands) + 1
         self.scale = ElectrodeTable(torch.cat([torch.zeros(n), torch.ones(n)]))
         self.project = nn.Linear(n, width)
-        self.gain = PositionEmbedding(width)
         # As large as the projection: each of the D features starts as a spatial filter of its own.
-        nn.init.normal_(self.gain.net[2].weight, std=1.0)
+        self.gain = PositionEmbedding(width, std=1.0)
         init_linear(self.project)
 
     def describe(self, bag: Bag) -> Tensor:

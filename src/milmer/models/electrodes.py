@@ -91,15 +91,17 @@ class PositionEmbedding(nn.Module):
     ----------
     width : int
         Width of what comes out.
+    std : float
+        Deviation of the last layer's initial weights.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, std: float = 0.02) -> None:
         super().__init__()
         hidden = nn.Linear(21, min(width, 128))
         out = nn.Linear(min(width, 128), width)
         self.net = nn.Sequential(hidden, nn.GELU(), out)
         init_linear(hidden)
-        nn.init.normal_(out.weight, std=0.02)
+        nn.init.normal_(out.weight, std=std)
         nn.init.zeros_(out.bias)
 
     def forward(self, positions: Tensor) -> Tensor:
