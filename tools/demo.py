@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 MILMER = Path(sys.executable).with_name("milmer")
-STUDY = ["--subjects", "4", "--trials", "12", "--seconds", "27", "--size", "320x256", "--fps", "25"]
+STUDY = ["--subjects", "6", "--trials", "20", "--seconds", "12", "--size", "320x256", "--fps", "25"]
 
 
 def step(*arguments: str | Path) -> None:

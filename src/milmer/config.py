@@ -139,6 +139,7 @@ class Training(Section):
     patience: int = Field(10, ge=1, description="epochs without a better validation loss before stopping")
     class_weights: bool = Field(False, description="weigh classes by their inverse frequency in training")
     augment: bool = Field(True, description="mirror, light and shift of a bag's frames while training")
+    channel_dropout: float = Field(0.0, ge=0, lt=1, description="chance that augmentation hides an electrode")
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="auto: half where the device has it")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
     threads: int = Field(2, ge=1, description="CPU threads; part of what makes a run repeatable")

@@ -19,6 +19,7 @@ import pandas as pd
 from milmer.config import Preparation, differences
 from milmer.datasets.base import Recording, Signal, Study, Trial
 from milmer.errors import UserError
+from milmer.processes import single_threaded
 from milmer.progress import Progress, silent
 from milmer.store import SCHEMA, RecordingWriter, _read_json, content_hash, finish_store, read_info, write_json
 
@@ -115,11 +116,14 @@ def prepare_study(
 
 def prepare_recording(recording: Recording, out: Path, settings: Preparation, tick: Tick) -> list[str]:
     """Prepare one recording and put it in the store; return what was odd, a line each."""
+    from threadpoolctl import threadpool_limits
+
     from milmer.signals.eeg import prepare_eeg
 
     notes = [*recording.notes, *(recording.check() if recording.check else [])]
     about: dict[str, Any] = {"key": recording.key, "names": [], "positions": [], "rate": settings.eeg.rate}
-    with RecordingWriter(out, recording.key) as writer:
+    # The matrices are small: more threads than one make an ICA slower, on a busy machine by a factor of ten.
+    with threadpool_limits(1), RecordingWriter(out, recording.key) as writer:
         rows = [_identity(t) for t in recording.trials]
         spans: dict[int, tuple[int, int]] = {}
         with_eeg = [(i, t) for i, t in enumerate(recording.trials) if t.eeg is not None]
@@ -324,7 +328,7 @@ def _run(
                 yield recording.key, error
         return
     context = multiprocessing.get_context("spawn")
-    with _one_thread(), context.Manager() as manager:
+    with single_threaded(), context.Manager() as manager:
         ticks = manager.Queue()
         pool = ProcessPoolExecutor(min(jobs, len(todo)), context)
         try:
@@ -338,22 +342,6 @@ def _run(
                     yield futures[future], future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let processes started inside have one thread each, so that jobs and not libraries share the cores."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {n: os.environ.get(n) for n in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _in_worker(recording: Recording, out: Path, settings: Preparation, ticks: Any) -> list[str] | UserError:

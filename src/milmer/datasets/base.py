@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+MARKER = "SIMULATED.txt"  # in the root of a simulated study, so that nobody takes its figures for DEAP's
 RATINGS = ("valence", "arousal", "dominance", "liking", "familiarity")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from milmer.datasets.base import LazySignal, Recording, Signal, Trial
+from milmer.datasets.base import MARKER, LazySignal, Recording, Signal, Trial
 from milmer.datasets.opened import LastOpened
 from milmer.datasets.safe_pickle import load_arrays
 from milmer.errors import UserError, nearest
@@ -165,15 +165,17 @@ class DeapStudy:
 
     Notes
     -----
+    A study that `milmer simulate` wrote is called ``simulated`` wherever its figures go, never ``deap``.
+
     A trial's number is its place in the order of presentation, its stimulus is ``e<Experiment_id>``. The site (Twente
     for s01-s22, Geneva for the others) is given only where the table has DEAP's own 32 participants with 40 trials.
     """
 
-    name = "deap"
     rating_ranges: Mapping[str, tuple[float, float]] = dict.fromkeys(LABELS, (1.0, 9.0)) | {"familiarity": (1.0, 5.0)}
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.name = "simulated" if (self.root / MARKER).is_file() else "deap"
         self._table = self.root / _TABLE
         self._opened: LastOpened[_Content] = LastOpened()
         _check_layout(self.root)

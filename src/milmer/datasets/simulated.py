@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from milmer.datasets.base import MARKER
 from milmer.datasets.simulated_plan import SimulationOptions, make_plan
 from milmer.errors import UserError
 from milmer.labels import FOUR_CLASSES
+from milmer.processes import single_threaded
 from milmer.progress import Progress, silent
 
 __all__ = ["SimulationOptions", "SimulationSummary", "make_plan", "simulate_study", "write_python2_pickle"]
@@ -90,6 +92,7 @@ def _simulate(out: Path, options: SimulationOptions, jobs: int, progress: Progre
     _claim(out, options)
     plan = make_plan(options)
     _write_tables(out, plan)
+    (out / MARKER).write_text("A simulated study in DEAP's layout, made by 'milmer simulate'. Nobody was recorded.\n")
     subjects = range(1, options.subjects + 1)
     missing = [s for s in subjects if not _finished(out, options, s)]
     total = options.subjects * options.trials
@@ -103,7 +106,7 @@ def _simulate(out: Path, options: SimulationOptions, jobs: int, progress: Progre
     else:
         # spawn: a fork of a process with threads (torch, BLAS, a video decoder) may hang
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
+        with single_threaded(), ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
             work = {pool.submit(_write_subject, out, options, s): s for s in missing}
             try:
                 for future in as_completed(work):

@@ -41,14 +41,14 @@ class Oscillator:
 # Frontal alpha asymmetry and temporal gamma speak of valence, posterior alpha and central beta of arousal (the usual
 # findings of the field, here made true); mu, theta and parietal beta speak of nothing.
 OSCILLATORS = (
-    Oscillator("frontal alpha left", (-0.55, 0.65, 0.55), 8, 12, 4.5, valence=-0.25),
-    Oscillator("frontal alpha right", (0.55, 0.65, 0.55), 8, 12, 4.5, valence=0.25),
-    Oscillator("temporal gamma left", (-0.90, 0.05, 0.25), 31, 43, 2.0, valence=0.24),
-    Oscillator("temporal gamma right", (0.90, 0.05, 0.25), 31, 43, 2.0, valence=0.24),
-    Oscillator("posterior alpha left", (-0.45, -0.80, 0.40), 8, 12, 8.0, arousal=-0.22),
-    Oscillator("posterior alpha right", (0.45, -0.80, 0.40), 8, 12, 8.0, arousal=-0.22),
-    Oscillator("central beta left", (-0.35, 0.25, 0.90), 16, 26, 3.0, arousal=0.20),
-    Oscillator("central beta right", (0.35, 0.25, 0.90), 16, 26, 3.0, arousal=0.20),
+    Oscillator("frontal alpha left", (-0.55, 0.65, 0.55), 8, 12, 4.5, valence=-0.31),
+    Oscillator("frontal alpha right", (0.55, 0.65, 0.55), 8, 12, 4.5, valence=0.31),
+    Oscillator("temporal gamma left", (-0.90, 0.05, 0.25), 31, 43, 2.0, valence=0.30),
+    Oscillator("temporal gamma right", (0.90, 0.05, 0.25), 31, 43, 2.0, valence=0.30),
+    Oscillator("posterior alpha left", (-0.45, -0.80, 0.40), 8, 12, 8.0, arousal=-0.28),
+    Oscillator("posterior alpha right", (0.45, -0.80, 0.40), 8, 12, 8.0, arousal=-0.28),
+    Oscillator("central beta left", (-0.35, 0.25, 0.90), 16, 26, 3.0, arousal=0.26),
+    Oscillator("central beta right", (0.35, 0.25, 0.90), 16, 26, 3.0, arousal=0.26),
     Oscillator("mu left", (-0.65, -0.10, 0.75), 9, 13, 4.0),
     Oscillator("mu right", (0.65, -0.10, 0.75), 9, 13, 4.0),
     Oscillator("frontal theta", (0.0, 0.55, 0.83), 4.5, 7, 4.0),

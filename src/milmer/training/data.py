@@ -278,28 +278,36 @@ def make_loader(
     )
 
 
-def augment(bag: Bag, items: torch.Tensor, seed: int) -> Bag:
-    """Mirror, light and shift each bag's frames: one draw a bag, a function of seed, epoch and index.
+def augment(bag: Bag, items: torch.Tensor, seed: int, channel_dropout: float = 0.0) -> Bag:
+    """Mirror, light and shift each bag's frames and hide some of its electrodes.
+
+    One draw a bag, a function of seed, epoch and index: whatever else is in the batch, and however often training was
+    resumed.
 
     Parameters
     ----------
     items : Tensor of int, shape (B, 2)
         Epoch and index of every bag.
+    channel_dropout : float
+        Chance that an electrode is hidden in all windows of a bag.
     """
     frames = bag.frames.float()  # (B, W, N, 3, P, P)
     if bag.frames.dtype == torch.uint8:
         frames = frames / 255  # (B, W, N, 3, P, P)
-    pixels = frames.shape[-1]
-    reach = max(1, pixels // 20)
-    out = []
+    reach = max(1, frames.shape[-1] // 20)
+    pictures, hidden = [], []
     for one, (epoch, index) in zip(frames, items.tolist(), strict=True):
         rng = np.random.default_rng([seed, epoch, index, 2])
-        if rng.random() < 0.5:
-            one = one.flip(-1)  # (W, N, 3, P, P)
-        dy, dx = (int(v) for v in rng.integers(-reach, reach + 1, 2))
-        one = torch.roll(one, (dy, dx), (-2, -1)) * float(rng.uniform(0.8, 1.2))  # (W, N, 3, P, P)
-        out.append(one.clamp(0, 1))
-    return dataclasses.replace(bag, frames=torch.stack(out))
+        hidden.append(rng.random(bag.eeg.shape[2]) < channel_dropout)  # (C,)
+        if one.numel():
+            if rng.random() < 0.5:
+                one = one.flip(-1)  # (W, N, 3, P, P)
+            dy, dx = (int(v) for v in rng.integers(-reach, reach + 1, 2))
+            light = torch.from_numpy(rng.uniform(0.8, 1.2) * rng.uniform(0.9, 1.1, (3, 1, 1)))  # (3, 1, 1)
+            one = (torch.roll(one, (dy, dx), (-2, -1)) * light.to(one)).clamp(0, 1)  # (W, N, 3, P, P)
+        pictures.append(one)
+    mask = bag.eeg_mask & ~torch.from_numpy(np.stack(hidden)).to(bag.eeg_mask.device)[:, None]  # (B, W, C)
+    return dataclasses.replace(bag, frames=torch.stack(pictures), eeg_mask=mask)
 
 
 def _padded(positions: NDArray[np.float64], channels: int) -> NDArray[np.float32]:

@@ -45,15 +45,15 @@ class MilmerModule(lightning.LightningModule):
         self._seen: list[tuple[Tensor, Tensor, float]] = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make dropout and exploration a function of seed and step; let exploration fade over the first fifth."""
+        """Make dropout and exploration a function of seed and step; let exploration fade over most of the fit."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
-        self.model.set_exploration(max(0.0, 1 - 5 * self.global_step / self.steps))
+        self.model.set_exploration(max(0.0, 1 - self.global_step / (0.6 * self.steps)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         bag, y, items = batch
-        if self.settings.augment and bag.frame_mask.any():
-            bag = augment(bag, items, self.settings.seed)
+        if self.settings.augment:
+            bag = augment(bag, items, self.settings.seed, self.settings.channel_dropout)
         logits = self.model(bag).logits  # (B, classes)
         loss = nn.functional.cross_entropy(logits, y, weight=self.class_weights)  # ()
         self._losses.append(float(loss.detach()))
