@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/python tools/demo.py demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not accept"
+	$(BIN)/python -m pytest -n 2
 
 lint: install
 	$(BIN)/ruff check src tests tools
@@ -30,7 +30,7 @@ lint: install
 	$(BIN)/mypy
 
 accept: install
-	$(BIN)/python -m pytest -m accept -rA
+	$(BIN)/python tools/accept.py accept
 
 clean:
-	rm -rf $(VENV) .samples demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .samples demo accept .pytest_cache .mypy_cache .ruff_cache

@@ -159,3 +159,9 @@ def test_position_dependent_tokens_learn_a_left_right_difference(places):
         optimizer.step()
     bag, y = draw(200)
     assert (head(tokens(bag).mean(1)).argmax(1) == y).float().mean() > 0.9
+
+
+def test_no_channel_is_no_token(places):
+    """Face only: the EEG has no channel, and nothing is transformed."""
+    tokens = BandPowerTokens(16, RATE)
+    assert tokens.describe(bag_of(torch.zeros(2, 1, 0, 384), places)).shape == (2, 1, 0, 16)

@@ -207,7 +207,7 @@ def log_band_powers(x: Tensor, mask: Tensor, sfreq: float, bands: list[tuple[flo
     -------
     Tensor, shape (..., n_bands + 1)
     """
-    if x.shape[-1] == 0:
+    if x.numel() == 0:  # no channel, or no sample: nothing to transform
         return x.new_zeros((*x.shape[:-1], len(bands) + 1))  # (..., n_bands + 1)
     place = mask.cumsum(-1) - 0.5  # (..., S)
     number = mask.sum(-1, keepdim=True).clamp_min(1)  # (..., 1)

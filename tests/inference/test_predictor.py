@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from milmer.config import load_config
+from milmer.errors import UserError
+from milmer.evaluation.evaluate import evaluate, train
+from milmer.inference.predictor import model_folders, predict_recording
+from milmer.store import Store
+
+QUICK = {"training.epochs": 1, "training.threads": 1, "evaluation.bootstraps": 100}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "model"
+    train(Store(tiny_store), load_config("demo", overrides=QUICK), out)
+    return out
+
+
+def test_real_eeg_and_real_video(model: Path, samples: Path, tmp_path: Path) -> None:
+    """Another cap (64 electrodes, 160 Hz) and a real face, 19.7 s of 61 s: what is missing is masked, not invented."""
+    made = predict_recording(model, tmp_path, eeg=samples / "S001R02.edf", video=samples / "WolfgangLanger_Pexels.mp4")
+    table = pd.read_csv(made.table)
+    assert len(table) == 20 and table["start"].tolist() == [3.0 * i for i in range(20)]
+    np.testing.assert_allclose(table.filter(like="prob_").sum(axis=1), 1, atol=1e-3)
+    assert table["has_eeg"].all()
+    assert table["faces"].iloc[:6].sum() >= 0.95 * 60 and (table["faces"].iloc[7:] == 0).all()
+    assert any("video ends at 19.7 s" in n for n in made.notes)
+    times = [float(t) for t in table["chosen_frames_s"].iloc[1].split()]
+    assert len(times) == 3 and all(3 <= t < 6 for t in times)
+    with Image.open(made.picture) as picture:
+        assert picture.size[0] > 800 and len(set(picture.convert("L").get_flattened_data())) > 20
+
+
+def test_either_input_may_be_left_out_and_both_matter(model: Path, samples: Path, tmp_path: Path) -> None:
+    video = predict_recording(model, tmp_path / "v", video=samples / "single_face.mp4")
+    assert "no --eeg given: predicted without it" in video.notes
+    assert not video.windows["has_eeg"].any() and video.windows["faces"].sum() > 0
+    with pytest.raises(UserError, match="nothing to predict from"):
+        predict_recording(model, tmp_path / "n")
+
+
+def test_a_run_averages_its_folds_unless_told_one(tiny_store: Path, samples: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    evaluate(Store(tiny_store), load_config("demo", overrides=QUICK | {"evaluation.folds": 3}), run)
+    assert [f.name for f in model_folders(run)] == ["0", "1", "2"]
+    video = samples / "single_face.mp4"
+    one = [predict_recording(run, tmp_path / str(k), video=video, fold=k).windows for k in range(3)]
+    both = predict_recording(run, tmp_path / "all", video=video).windows
+    columns = [c for c in both if c.startswith("prob_")]
+    np.testing.assert_allclose(both[columns], sum(w[columns] for w in one) / 3, atol=1e-5)
+    with pytest.raises(UserError, match="no fold 7; this run has folds 0, 1, 2"):
+        predict_recording(run, tmp_path / "x", video=video, fold=7)
+
+
+def test_wrong_files_are_said_in_a_line(model: Path, samples: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+    for arguments, expected in (
+        ({"video": text}, "notes.mp4"),
+        ({"eeg": text}, "notes.mp4"),
+        ({"eeg": tmp_path / "absent.edf"}, "no such file"),
+    ):
+        with pytest.raises(UserError, match=expected) as caught:
+            predict_recording(model, tmp_path / "out", **arguments)
+        assert "\n" not in str(caught.value)
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    weights = broken / "folds/0/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        predict_recording(broken, tmp_path / "out", video=samples / "single_face.mp4")
+    with pytest.raises(UserError, match="expected a model or a run"):
+        predict_recording(tmp_path, tmp_path / "out", video=samples / "single_face.mp4")
