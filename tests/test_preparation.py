@@ -18,7 +18,7 @@ from milmer.config import Preparation, load_config
 from milmer.datasets.deap import DeapStudy
 from milmer.datasets.simulated import SimulationOptions, simulate_study
 from milmer.errors import UserError
-from milmer.preparation import prepare_study
+from milmer.preparation import _write_eeg, prepare_study
 from milmer.store import Store
 
 MILMER = Path(sys.executable).with_name("milmer")
@@ -235,3 +235,23 @@ def test_kill_9_loses_at_most_the_recording_in_hand(study: Path, tmp_path: Path)
     assert "(1 were there)" in found.stdout or "(2 were there)" in found.stdout
     assert sorted(p.name for p in (out / "recordings").iterdir()) == ["s01", "s02"]
     assert json.loads((out / "study.json").read_text())["complete"]
+
+
+def test_eeg_is_written_as_a_stream_so_that_a_full_disk_is_an_error_not_a_death(tmp_path: Path) -> None:
+    """Through a memory map the process dies of SIGBUS; as a stream the write fails and says why."""
+    trials = [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((3, 2), dtype=np.float32)]
+    _write_eeg(tmp_path / "eeg.npy", trials, ["a", "b", "c"])
+    assert np.array_equal(np.load(tmp_path / "eeg.npy", mmap_mode="r"), np.hstack(trials))
+    if Path("/dev/full").exists():
+        with pytest.raises(OSError, match="space"):
+            _write_eeg(Path("/dev/full"), trials, ["a", "b", "c"])
+
+
+def _die(*_: object) -> None:
+    os._exit(9)
+
+
+def test_a_worker_that_is_killed_ends_in_a_line(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milmer.preparation._in_worker", _die)
+    with pytest.raises(UserError, match="a process was killed, perhaps for want of memory; run again with --jobs 1"):
+        prepare_study(DeapStudy(study), tmp_path / "store", SETTINGS, jobs=2)

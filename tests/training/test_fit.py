@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from milmer.config import Config, load_config
+from milmer.errors import UserError
 from milmer.store import Store
 from milmer.training import fit as fitting
 from milmer.training.data import Bags
@@ -110,3 +111,16 @@ def test_a_trial_without_any_of_a_modality_is_said(tiny_store: Path, config: Con
     bags = Bags(store, config.data)
     with pytest.raises(Exception, match="no trial has face; ask for the others only with --modalities eeg"):
         bags.check(TRAIN)
+
+
+def test_a_full_disk_ends_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There torch fails on its own positions in the file, with a RuntimeError."""
+
+    def full(_: Any, part: Path) -> None:
+        part.write_bytes(b"half")
+        raise RuntimeError("unexpected pos 1024704 vs 1024592")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"last.ckpt: the checkpoint cannot be written .* make room.*--resume"):
+        fitting.AtomicCheckpoints().save_checkpoint({}, tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())

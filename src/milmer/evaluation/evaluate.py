@@ -235,6 +235,11 @@ def _fit_all(tasks: Sequence[_Task], jobs: int, progress: Progress) -> Iterator[
                     future.result()
                     tell(futures[future], 1, 1, tasks[futures[future]].text)
                     yield tasks[futures[future]]
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process was killed, perhaps for want of memory; the same command with --jobs 1 --resume goes on: "
+                "nothing finished is lost"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

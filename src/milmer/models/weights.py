@@ -151,5 +151,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except SafetensorError as error:  # so a full disk shows
+        raise UserError(f"{path}: cannot be written ({error}); make room and run the same command again") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,15 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Write beside the final place, then rename."""
         part = Path(f"{path}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, part)
+        try:
+            torch.save(checkpoint, part)
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch fails on its own positions in the file
+            free = shutil.disk_usage(part.parent).free / 1e6
+            part.unlink(missing_ok=True)
+            raise UserError(
+                f"{path}: the checkpoint cannot be written ({free:.0f} MB free); make room, "
+                "then the same command with --resume goes on"
+            ) from error
         part.replace(path)
 
 
