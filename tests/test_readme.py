@@ -54,9 +54,8 @@ def test_every_command_runs(tmp_path: Path, samples: Path) -> None:
         for t in range(8):
             start, label = 5 + 6 * t, ("rest", "arithmetic")[t % 2]
             valence, arousal = 3 + 4 * (t % 2), 3 + 4 * (t // 2 % 2)
-            rows.append(
-                f"p{person},{t + 1},clip{t},recording.edf,{start},{start + 6},recording.mp4,{t},{valence},{arousal},{label}"
-            )
+            paths = f"recording.edf,{start},{start + 6},recording.mp4,{t}"
+            rows.append(f"p{person},{t + 1},clip{t},{paths},{valence},{arousal},{label}")
     (tmp_path / "trials.csv").write_text("\n".join([head, *rows]) + "\n")
     for command in commands():
         words = shlex.split(command)[1:]
