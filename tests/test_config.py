@@ -1,13 +1,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from milmer.config import Config, Section, differences, dump, load_config, preset_names, validate
+from milmer.config import Component, Config, Section, differences, dump, load_config, preset_names, validate
 from milmer.errors import UserError
+from milmer.signals.ica import LABELS
 
 
 def sections(kind: type[BaseModel]) -> list[type[BaseModel]]:
@@ -143,3 +145,10 @@ def test_importing_the_configuration_imports_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout == "[]"
+
+
+def test_a_kind_of_component_that_is_none_is_refused() -> None:
+    """Else a misspelt kind would silently take nothing out."""
+    assert get_args(Component) == LABELS
+    with pytest.raises(UserError, match=r"data.reject.0: .*'eye blink'.* found 'eog'"):
+        load_config("demo", overrides={"data.reject": ["eog"]})

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from milmer.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent / "presets"
+Component = Literal["brain", "muscle artifact", "eye blink", "heart beat", "line noise", "channel noise", "other"]
 
 
 class Section(BaseModel):
@@ -74,7 +75,7 @@ class Data(Section):
     px: int = Field(224, ge=16, description="side of the frames given to the model, pixels")
     target: str = Field("valence-arousal", description="valence-arousal, valence, arousal, or a label column")
     threshold: float = Field(5.0, description="a rating above it is high (paper: 5)")
-    reject: tuple[str, ...] = Field(
+    reject: tuple[Component, ...] = Field(
         ("eye blink", "muscle artifact", "heart beat"), description="kinds of ICA component taken out at read"
     )
     permute_labels: int | None = Field(

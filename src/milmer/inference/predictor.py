@@ -99,6 +99,7 @@ def predict_recording(
         data = data.model_copy(update={"step": step})
     notes = _check_inputs(data, eeg, video)
     study = _one_recording(eeg, video, video_start)
+    _make_folder(out)  # before minutes go into a recording whose answers could not be written
     with tempfile.TemporaryDirectory(prefix="milmer-") as scratch:
         prepared = prepare_study(
             study, Path(scratch) / "store", Preparation.model_validate(record["preparation"]), progress=progress
@@ -116,7 +117,6 @@ def predict_recording(
         prob = np.mean([p for p, _ in answers], axis=0)  # (n, classes)
         weights = np.mean([w for _, w in answers], axis=0)  # (n, W, N)
         table = _table(bags, prob, weights, tuple(record["classes"]))
-        _make_folder(out)
         table.to_csv(out / "predictions.csv", index=False, float_format="%.5f")
         write_timeline(
             table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Callable
@@ -60,6 +61,8 @@ def write_report(run: Path, *, show_faces: bool = False, store: Path | None = No
         part.write_text(text, encoding="utf-8")
         part.replace(target)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(f"{target}: cannot be written ({error.strerror}); make room or mend its permissions") from error
     return target
 
