@@ -98,6 +98,12 @@ def prepare_study(
             done += _units(recording)
         else:
             todo.append(recording)
+    strange = {f.parent.name for f in out.glob("recordings/*/recording.json")} - {r.key for r in recordings}
+    if strange and not result.kept:
+        raise UserError(
+            f"{out}: holds recordings of another study ({', '.join(sorted(strange)[:3])}), "
+            "and none of the one asked for; give another --out"
+        )
     progress(done, units, f"{result.kept} recordings kept" if result.kept else "starting")
 
     def tick(text: str) -> None:

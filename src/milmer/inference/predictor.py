@@ -84,6 +84,12 @@ def predict_recording(
     UserError
         If neither file is given, or none that the model uses, or a file cannot be read.
     """
+    if step is not None and not step > 0:
+        raise UserError(f"--step {step:g}: expected more than 0 s")
+    if not video_start >= 0:
+        raise UserError(
+            f"--video-start {video_start:g}: expected 0 s or more; cut the EEG where the video begins later"
+        )
     folders = model_folders(model, fold)
     for flag, path in (("--eeg", eeg), ("--video", video)):
         if path is not None and not path.exists():
