@@ -71,6 +71,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+STOPPED = 130  # what shells give a command that Ctrl-C ended
+SAID = -STOPPED  # the same, after a line that says how to go on
 CORES = os.cpu_count() or 1
 ROAD = "From recordings to a report"
 NEW = "Answers on new recordings"
@@ -188,7 +190,8 @@ def inspect(
     except DamagedStore as error:
         faults = [str(error)]
     for fault in faults:
-        console.fail(f"{fault}; delete the recording's folder and run 'milmer prepare' again to mend it")
+        mend = "" if "milmer prepare" in fault else "; delete the recording's folder and run 'milmer prepare' again"
+        console.fail(f"{fault}{mend}")
     if faults:
         raise typer.Exit(1)
     console.say(f"every file is as it was written ({total} files)")
@@ -209,7 +212,7 @@ def _learn(kind: str, store: Path, out: Path, resume: bool, jobs: int, config: C
                 figures = evaluate(opened, config, out, resume=resume, jobs=jobs, progress=progress)
     except KeyboardInterrupt:
         console.fail(f"stopped; nothing finished is lost: the same command with --resume goes on in {out}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(SAID) from None
     console.show_figures(figures)
     console.say(f"{out}; next: milmer report {out}")
 
@@ -350,12 +353,14 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one line and exit code 2."""
     try:
         code = app(standalone_mode=False)
+        if code == STOPPED:  # the option parser turns Ctrl-C into a code of its own
+            raise KeyboardInterrupt
     except UserError as error:
         console.fail(str(error))
         code = 2
     except KeyboardInterrupt:
         console.fail("stopped; what was finished is kept, and the same command goes on from there")
-        code = 130
+        code = STOPPED
     except OSError as error:
         if error.errno == errno.EPIPE:
             code = 0
@@ -369,4 +374,4 @@ def main() -> None:
             raise
         console.fail(f"{error.format_message()} (--help shows what there is)")
         code = 2
-    sys.exit(code or 0)
+    sys.exit(abs(code or 0))

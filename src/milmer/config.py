@@ -226,7 +226,7 @@ def load_config(
             leaf = leaf.setdefault(name, {})
         leaf[last] = value
         _merge(values, branch)
-    return validate(values, str(file) if file else "--set")
+    return validate(values, str(file) if file else "options")
 
 
 def validate(values: dict[str, Any], source: str) -> Config:

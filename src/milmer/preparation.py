@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from milmer.config import Preparation, differences
 from milmer.datasets.base import Recording, Signal, Study, Trial
-from milmer.errors import UserError
+from milmer.errors import DamagedStore, UserError
 from milmer.processes import single_threaded
 from milmer.progress import Progress, silent
 from milmer.store import SCHEMA, RecordingWriter, _read_json, content_hash, finish_store, read_info, write_json
@@ -290,7 +290,12 @@ def _is_prepared(out: Path, recording: Recording) -> bool:
 
 def _open_for_writing(out: Path, info: Mapping[str, Any]) -> None:
     if (out / "study.json").exists():
-        old = read_info(out)
+        try:
+            old = read_info(out)
+        except DamagedStore as error:
+            raise UserError(
+                f"{out / 'study.json'}: damaged, so nothing in it can be trusted; give another --out"
+            ) from error
         if old["study"] != info["study"]:
             raise UserError(f"{out}: holds a store of {old['study']}, asked for {info['study']}; give another --out")
         if old["parameters_hash"] != info["parameters_hash"]:

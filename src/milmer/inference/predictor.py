@@ -114,6 +114,7 @@ def predict_recording(
             raise UserError(next(iter(prepared.failed.values())))
         notes += prepared.notes.get("recording", [])
         store = Store(Path(scratch) / "store")
+        _check_usable(store, data, prepared.notes.get("recording", []))
         bags = Bags(store, data, classes=tuple(record["classes"]))
         rows = np.arange(len(bags.table))
         answers = []
@@ -220,6 +221,17 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
         video_start=video_start,
     )
     return _OneRecording(trial, tuple(p for p in (eeg, video) if p is not None), notes)
+
+
+def _check_usable(store: Store, data: Data, notes: list[str]) -> None:
+    """Say why there is nothing to predict from, where preparation found neither EEG nor a face."""
+    if not any(bool(store.trials[f"has_{m}"].iat[0]) for m in data.modalities):
+        raise UserError(f"nothing to predict from: {'; '.join(notes) or 'no usable EEG and no face was found'}")
+    seconds = float(store.trials["duration"].to_numpy()[0])
+    if seconds < data.window / 2:
+        raise UserError(
+            f"the recording lasts {seconds:.1f} s, less than half of the model's window of {data.window:g} s"
+        )
 
 
 def _table(
