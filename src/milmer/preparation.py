@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from milmer.config import Preparation, differences
 from milmer.datasets.base import Recording, Signal, Study, Trial
 from milmer.errors import DamagedStore, UserError
-from milmer.processes import single_threaded
+from milmer.processes import end_with, single_threaded
 from milmer.progress import Progress, silent
 from milmer.store import SCHEMA, RecordingWriter, _read_json, content_hash, finish_store, read_info, write_json
 
@@ -348,7 +348,7 @@ def _run(
     context = multiprocessing.get_context("spawn")
     with single_threaded(), context.Manager() as manager:
         ticks = manager.Queue()
-        pool = ProcessPoolExecutor(min(jobs, len(todo)), context)
+        pool = ProcessPoolExecutor(min(jobs, len(todo)), context, end_with, (os.getpid(),))
         try:
             futures = {pool.submit(_in_worker, r, out, settings, ticks): r.key for r in todo}
             waiting = set(futures)

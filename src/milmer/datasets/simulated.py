@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,7 +22,7 @@ from milmer.datasets.base import MARKER
 from milmer.datasets.simulated_plan import SimulationOptions, make_plan
 from milmer.errors import UserError
 from milmer.labels import FOUR_CLASSES
-from milmer.processes import single_threaded
+from milmer.processes import end_with, single_threaded
 from milmer.progress import Progress, silent
 
 __all__ = ["SimulationOptions", "SimulationSummary", "make_plan", "simulate_study", "write_python2_pickle"]
@@ -106,7 +107,7 @@ def _simulate(out: Path, options: SimulationOptions, jobs: int, progress: Progre
     else:
         # spawn: a fork of a process with threads (torch, BLAS, a video decoder) may hang
         context = multiprocessing.get_context("spawn")
-        with single_threaded(), ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
+        with single_threaded(), ProcessPoolExecutor(min(jobs, len(missing)), context, end_with, (os.getpid(),)) as pool:
             work = {pool.submit(_write_subject, out, options, s): s for s in missing}
             try:
                 for future in as_completed(work):

@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import json
 import multiprocessing
+import os
 import platform
 import sys
 import time
@@ -25,6 +26,7 @@ from milmer.config import Config, differences, dump, load_config
 from milmer.errors import UserError
 from milmer.evaluation.protocols import Split, display_name, make_splits
 from milmer.evaluation.scoring import figures
+from milmer.processes import end_with
 from milmer.progress import Progress, silent
 from milmer.store import IDENTITY, Store, write_json, write_table
 
@@ -223,7 +225,7 @@ def _fit_all(tasks: Sequence[_Task], jobs: int, progress: Progress) -> Iterator[
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         ticks = manager.Queue()
-        pool = ProcessPoolExecutor(min(jobs, len(tasks)), context)
+        pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, end_with, (os.getpid(),))
         try:
             futures = {pool.submit(_fit_one, t, _Ticks(ticks, i)): i for i, t in enumerate(tasks)}
             waiting = set(futures)
