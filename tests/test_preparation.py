@@ -105,6 +105,13 @@ def test_a_second_call_keeps_what_is_there(study: Path, store: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in (store / "recordings").rglob("*")} == before
 
 
+def test_simulating_again_makes_no_recording_stale(study: Path, store: Path) -> None:
+    options = SimulationOptions(subjects=2, trials=4, seconds=15, size=(320, 256), fps=20, seed=3)
+    simulate_study(study, options, jobs=1)
+    again = prepare_study(DeapStudy(study), store, SETTINGS)
+    assert (again.done, again.kept) == (0, 2)
+
+
 def test_a_store_of_other_parameters_is_refused_with_both_values(study: Path, store: Path) -> None:
     other = load_config(overrides=["preparation.eeg.band=[4,45]"]).preparation
     with pytest.raises(UserError, match=r"eeg\.band \[1\.0, 50\.0\], asked for \[4\.0, 45\.0\]"):

@@ -337,6 +337,8 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _write_text(text: str, path: Path) -> None:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return  # a store knows its sources by their times: what has not changed is not touched
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
