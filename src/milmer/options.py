@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from milmer.errors import UserError, nearest
+
 if TYPE_CHECKING:
     from milmer.config import Config
 
@@ -36,6 +38,14 @@ Threshold = Annotated[float | None, typer.Option(help="A rating above it is high
 Window = Annotated[float | None, typer.Option(help="Window length in seconds (paper: 3).")]
 Step = Annotated[float | None, typer.Option(help="From one window's start to the next, s; default: no overlap.")]
 Frames = Annotated[int | None, typer.Option(help="Frames of a window (paper: 10).")]
+BagOf = Annotated[str | None, typer.Option("--bag", help="window, or trial: all windows of a trial are one bag.")]
+Selection = Annotated[str | None, typer.Option(help="How frames are chosen: gated-topk, mean, published, ...")]
+Balancing = Annotated[str | None, typer.Option(help="Visual tokens: cross-attention, mlp or none.")]
+Fusion = Annotated[str | None, typer.Option(help="transformer, concatenation, cross-modal, deepcca, ensemble, ...")]
+EEGTokens = Annotated[str | None, typer.Option("--eeg-tokens", help="channel, bandpower, temporal, ...")]
+Stages = Annotated[
+    str | None, typer.Option("--trainable-stages", help="Last backbone stages that are trained: 0 to 4, or all.")
+]
 Modalities = Annotated[str | None, typer.Option(help="eeg, face or eeg,face.")]
 Reject = Annotated[str | None, typer.Option(help="Kinds of component taken out, with commas; 'none' for none.")]
 Backbone = Annotated[str | None, typer.Option(help="Hub name, local folder, or random:<size>.")]
@@ -72,7 +82,13 @@ FLAGS = {
     "frames": "data.frames",
     "modalities": "data.modalities",
     "reject": "data.reject",
+    "bag": "data.windows_per_bag",
     "backbone": "model.backbone",
+    "trainable_stages": "model.trainable_stages",
+    "selection": "model.selection.method",
+    "balancing": "model.balancing.method",
+    "fusion": "model.fusion.method",
+    "eeg_tokens": "model.eeg_tokens",
     "epochs": "training.epochs",
     "batch": "training.batch",
     "lr": "training.lr",
@@ -96,5 +112,11 @@ def resolve(given: dict[str, Any]) -> Config:
             continue
         if name in LISTS:
             value = [] if value == "none" else [w.strip() for w in value.split(",") if w.strip()]
+        if name == "bag":
+            if value not in ("window", "trial"):
+                raise UserError(f"--bag {value}: expected window or trial{nearest(str(value), ('window', 'trial'))}")
+            value = 1 if value == "window" else value
+        if name == "trainable_stages" and value != "all":
+            value = split_pair(f"{name}={value}")[1]
         pairs[key] = None if name == "line_freq" and value == 0 else value
     return load_config(given.get("preset"), given.get("config"), pairs)

@@ -19,7 +19,7 @@ def kept(k: int = 4, seed: int = 0) -> Kept:
 def test_any_number_of_frames_becomes_q_tokens():
     balance = make()
     for k in (0, 1, 4, 9):
-        visual = balance(kept(k))
+        visual = balance(kept(k)).values
         assert visual.shape == (2, 4, 8) and visual.isfinite().all()
 
 
@@ -28,21 +28,21 @@ def test_masked_frames_change_nothing():
     given.mask[:, 1] = False
     other = given._replace(tokens=given.tokens.clone())
     other.tokens[:, 1] = 77.0
-    assert torch.equal(balance(given), balance(other))
+    assert torch.equal(balance(given).values, balance(other).values)
     rest = [0, 2, 3]
     fewer = Kept(given.tokens[:, rest], given.mask[:, rest], given.time[:, rest])
-    torch.testing.assert_close(balance(given), balance(fewer))
+    torch.testing.assert_close(balance(given).values, balance(fewer).values)
 
 
 def test_without_position_embedding_the_order_of_frames_is_nothing():
     balance, given = make(), kept()
     swapped = given._replace(tokens=given.tokens.flip(1))
-    assert not torch.allclose(balance(given), balance(swapped), atol=1e-4)
+    assert not torch.allclose(balance(given).values, balance(swapped).values, atol=1e-4)
     torch.nn.init.zeros_(balance.time_gain)
-    torch.testing.assert_close(balance(given), balance(swapped))
+    torch.testing.assert_close(balance(given).values, balance(swapped).values)
 
 
 def test_weights_of_frames_are_not_normalised_away():
     balance, given = make(), kept()
     quieter = given._replace(tokens=given.tokens * torch.tensor([0.1, 1, 1, 1])[:, None, None])
-    assert (balance(given) - balance(quieter)).abs().max() > 1e-2
+    assert (balance(given).values - balance(quieter).values).abs().max() > 1e-2

@@ -62,7 +62,7 @@ def test_masked_samples_change_nothing(kind, places):
     mask = (torch.arange(384) < 300).expand(2, 1, -1)
     other = eeg.clone()
     other[..., 300:] = torch.nan
-    one, two = (tokens(bag_of(x, places, sample_mask=mask).settled()) for x in (eeg, other))
+    one, two = (tokens(bag_of(x, places, sample_mask=mask).settled()).values for x in (eeg, other))
     assert torch.equal(one, two) and one.isfinite().all()
 
 
@@ -71,7 +71,7 @@ def test_a_short_window_without_padding_is_a_masked_one(places):
     eeg = 1e-5 * torch.randn(2, 1, 3, 384)
     mask = (torch.arange(384) < 300).expand(2, 1, -1)
     torch.testing.assert_close(
-        tokens(bag_of(eeg[..., :300], places)), tokens(bag_of(eeg, places, sample_mask=mask).settled())
+        tokens(bag_of(eeg[..., :300], places)).values, tokens(bag_of(eeg, places, sample_mask=mask).settled()).values
     )
     with pytest.raises(ValueError, match="384"):
         tokens(bag_of(1e-5 * torch.randn(2, 1, 3, 400), places))
@@ -85,8 +85,8 @@ def test_volts_survive_the_norm(places):
     bag = bag_of(eeg, places)
     tokens.fit([bag])
     torch.testing.assert_close(tokens.scale.median, eeg.std(-1).median().expand(1), rtol=0.1, atol=0)
-    quiet = tokens(bag_of(torch.zeros_like(eeg), places))
-    assert (tokens(bag) - quiet).abs().mean() > 0.1
+    quiet = tokens(bag_of(torch.zeros_like(eeg), places)).values
+    assert (tokens(bag).values - quiet).abs().mean() > 0.1
 
 
 def test_fit_is_robust_and_by_electrode(places):
@@ -120,7 +120,7 @@ def test_fit_needs_eeg(places):
 def test_low_rates_lose_bands_and_too_low_ones_are_refused(places):
     tokens = BandPowerTokens(16, 50.0)
     assert tokens.bands == [(4, 8), (8, 13), (13, 25.0)]
-    assert tokens(bag_of(1e-5 * torch.randn(2, 1, 3, 25), places)).isfinite().all()
+    assert tokens(bag_of(1e-5 * torch.randn(2, 1, 3, 25), places)).values.isfinite().all()
     with pytest.raises(ValueError, match="more than 8 Hz"):
         BandPowerTokens(16, 8.0)
 
@@ -128,7 +128,7 @@ def test_low_rates_lose_bands_and_too_low_ones_are_refused(places):
 def test_windows_of_a_bag_are_told_apart(places):
     tokens = BandPowerTokens(16, RATE)
     eeg = (1e-5 * torch.randn(1, 1, 3, 384)).expand(1, 2, 3, 384)
-    first, second = tokens(bag_of(eeg, places)).view(2, 3, 16)
+    first, second = tokens(bag_of(eeg, places)).values.view(2, 3, 16)
     assert not torch.allclose(first, second, atol=1e-3)
 
 
@@ -153,12 +153,12 @@ def test_position_dependent_tokens_learn_a_left_right_difference(places):
     optimizer = torch.optim.Adam([*tokens.parameters(), *head.parameters()], 1e-2)
     for _ in range(60):
         bag, y = draw(32)
-        loss = torch.nn.functional.cross_entropy(head(tokens(bag).mean(1)), y)
+        loss = torch.nn.functional.cross_entropy(head(tokens(bag).mean()), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     bag, y = draw(200)
-    assert (head(tokens(bag).mean(1)).argmax(1) == y).float().mean() > 0.9
+    assert (head(tokens(bag).mean()).argmax(1) == y).float().mean() > 0.9
 
 
 def test_no_channel_is_no_token(places):

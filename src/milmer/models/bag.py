@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -177,6 +178,26 @@ class Bag:
         return Bag(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
 
 
+class Tokens(NamedTuple):
+    """Tokens of one modality on their way to fusion.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, M, D)
+    mask : Tensor of bool, shape (B, M)
+        True = present. Where False, `values` may hold anything finite.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    def mean(self) -> Tensor:
+        """Mean over the tokens that are there, 0 where there is none; (B, D)."""
+        there = self.mask[..., None]  # (B, M, 1)
+        out: Tensor = (self.values * there).sum(1) / there.sum(1).clamp_min(1)  # (B, D)
+        return out  # (B, D)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the network says of a batch of bags.
@@ -187,10 +208,13 @@ class Prediction:
         Unnormalised log-probabilities.
     frame_weights : Tensor, shape (B, W, N)
         Attention of every frame: a softmax over all valid frames of the bag, 0 where masked.
+    alone : dict of str to Tensor, shape (B, n_classes)
+        Logits of a linear answer from each modality alone, where the model has them (``model.auxiliary``).
     """
 
     logits: Tensor  # (B, n_classes)
     frame_weights: Tensor  # (B, W, N)
+    alone: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def probabilities(self) -> Tensor:

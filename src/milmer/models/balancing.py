@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from milmer.config import Balancing
 from milmer.models.attention import Attention, FeedForward, sinusoid
+from milmer.models.bag import Tokens
 from milmer.models.selection import Kept
 
 FRAMES_A_WINDOW = 10  # the sinusoid's unit of time: the paper's frames, so that its positions are 0 to 9
@@ -59,8 +60,8 @@ class Balance(nn.Module):
         self.layers = nn.ModuleList([CrossAttentionLayer(width, heads, width) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, kept: Kept) -> Tensor:
-        """Draw Q tokens from the kept frames (B, K, T, D); (B, Q, D)."""
+    def forward(self, kept: Kept) -> Tokens:
+        """Draw Q tokens from the kept frames (B, K, T, D); (B, Q, D), masked where no frame was kept."""
         b, k, t, d = kept.tokens.shape
         time = self.time_gain * sinusoid(kept.time * FRAMES_A_WINDOW, d)  # (B, K, D)
         context = (kept.tokens + time[:, :, None] + self.place).flatten(1, 2)  # (B, K·T, D)
@@ -68,5 +69,5 @@ class Balance(nn.Module):
         visual = self.queries.expand(b, -1, -1)  # (B, Q, D)
         for layer in self.layers:
             visual = layer(visual, context, mask)  # (B, Q, D)
-        out: Tensor = self.norm(visual)  # (B, Q, D)
-        return out  # (B, Q, D)
+        there = kept.mask.any(1, keepdim=True).expand(visual.shape[:2])  # (B, Q)
+        return Tokens(self.norm(visual), there)  # (B, Q, D), (B, Q)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from milmer.models.attention import init_linear, sinusoid
-from milmer.models.bag import Bag
+from milmer.models.bag import Bag, Tokens
 from milmer.models.balancing import FRAMES_A_WINDOW
 from milmer.models.electrodes import ElectrodeTable, PositionEmbedding, median_by_place
 
@@ -32,12 +32,12 @@ class EEGTokens(nn.Module):
         self.electrode = PositionEmbedding(width)
         self.time_gain = nn.Parameter(torch.tensor(0.1))  # ()
 
-    def forward(self, bag: Bag) -> Tensor:
-        """Make tokens of ``bag.eeg`` (B, W, C, S); (B, W·C, D)."""
+    def forward(self, bag: Bag) -> Tokens:
+        """Make tokens of ``bag.eeg`` (B, W, C, S); (B, W·C, D), masked by ``bag.eeg_mask``."""
         tokens: Tensor = self.describe(bag) + self.electrode(bag.positions)[:, None]  # (B, W, C, D)
         middle = torch.arange(tokens.shape[1], device=tokens.device) + 0.5  # (W,)
         time = self.time_gain * sinusoid(middle * FRAMES_A_WINDOW, tokens.shape[-1])  # (W, D)
-        return (tokens + time[:, None]).flatten(1, 2)  # (B, W·C, D)
+        return Tokens((tokens + time[:, None]).flatten(1, 2), bag.eeg_mask.flatten(1))  # (B, W·C, D), (B, W·C)
 
     @abstractmethod
     def describe(self, bag: Bag) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from milmer.config import Fusion
 from milmer.models.attention import Attention, FeedForward, init_linear
-from milmer.models.bag import EEG, FACE
+from milmer.models.bag import Tokens
 
 
 class EncoderLayer(nn.Module):
@@ -49,17 +49,15 @@ class Fuse(nn.Module):
         self.layers = nn.ModuleList([EncoderLayer(width, config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, visual: Tensor | None, eeg: Tensor | None, modality_mask: Tensor, eeg_mask: Tensor) -> Tensor:
-        """Fuse `visual` (B, Q, D) and `eeg` (B, W·C, D) by `modality_mask` (B, 2) and `eeg_mask` (B, W, C); (B, D)."""
-        b = len(modality_mask)
+    def forward(self, visual: Tokens | None, eeg: Tokens | None) -> Tensor:
+        """Fuse `visual` (B, Q, D) and `eeg` (B, M, D), each by its mask; (B, D)."""
+        given = {name: part for name, part in (("face", visual), ("eeg", eeg)) if part is not None}
+        b = len(next(iter(given.values())).mask)
         tokens = [self.cls.expand(b, 1, -1)]  # (B, 1, D)
-        masks = [torch.ones((b, 1), dtype=torch.bool, device=modality_mask.device)]  # (B, 1)
-        if visual is not None:
-            tokens.append(visual + self.kind["face"])  # (B, Q, D)
-            masks.append(modality_mask[:, FACE, None].expand(b, visual.shape[1]))  # (B, Q)
-        if eeg is not None:
-            tokens.append(eeg + self.kind["eeg"])  # (B, W·C, D)
-            masks.append(eeg_mask.flatten(1) & modality_mask[:, EEG, None])  # (B, W·C)
+        masks = [torch.ones((b, 1), dtype=torch.bool, device=self.cls.device)]  # (B, 1)
+        for name, part in given.items():
+            tokens.append(part.values + self.kind[name])  # (B, M, D)
+            masks.append(part.mask)  # (B, M)
         mixed, mask = torch.cat(tokens, 1), torch.cat(masks, 1)  # (B, M, D), (B, M)
         for layer in self.layers:
             mixed = layer(mixed, mask)  # (B, M, D)

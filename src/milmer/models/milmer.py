@@ -39,6 +39,8 @@ class Milmer(nn.Module):
         Rate of the EEG in Hz (band-power tokens need it).
     px : int
         Side of the frames in pixels.
+    n_frames, n_windows : int
+        Frames of a window and windows of a bag; only a selection that learns a weight per position needs them.
     modalities : tuple of str
         ``"eeg"``, ``"face"`` or both. What is left out has no parameters, and is ignored in a bag.
     backbone : Backbone, optional
@@ -60,6 +62,8 @@ class Milmer(nn.Module):
         n_times: int = 384,
         sfreq: float = 128.0,
         px: int = 224,
+        n_frames: int = 10,
+        n_windows: int = 1,
         modalities: tuple[Modality, ...] = ("eeg", "face"),
         backbone: Backbone | None = None,
     ) -> None:
@@ -70,17 +74,21 @@ class Milmer(nn.Module):
             raise ValueError(f"width {config.width} must be a multiple of fusion.heads {config.fusion.heads}")
         self.config = config
         self.n_classes, self.n_times, self.sfreq, self.px = n_classes, n_times, sfreq, px
+        self.n_frames, self.n_windows = n_frames, n_windows
         self.modalities = tuple(m for m in ("eeg", "face") if m in modalities)
         width, fusion = config.width, config.fusion
         if "face" in modalities:
             stages = config.trainable_stages
             self.backbone = backbone or load_backbone(config.backbone, px=px, width=width, trainable_stages=stages)
-            self.select = make_selection(width, config.selection)
+            self.select = make_selection(width, config.selection, n_frames=n_frames, n_windows=n_windows)
             self.balance = Balance(width, self.backbone.tokens, config.balancing, heads=fusion.heads)
         if "eeg" in modalities:
             self.eeg_tokens = make_eeg_tokens(config.eeg_tokens, width, n_times=n_times, sfreq=sfreq)
         self.fuse = Fuse(width, fusion, self.modalities)
         self.head = Head(width, n_classes, config.head_dropout)
+        self.alone = nn.ModuleDict()
+        if config.auxiliary > 0:
+            self.alone.update({name: nn.Linear(width, n_classes) for name in sorted(self.modalities)})
 
     def forward(self, bag: Bag) -> Prediction:
         """Classify a batch of bags.
@@ -92,14 +100,19 @@ class Milmer(nn.Module):
         """
         bag = bag.settled(self._given(bag))
         visual, eeg, weights = None, None, torch.zeros(bag.frame_mask.shape, device=bag.frames.device)  # (B, W, N)
+        alone = {}
         if "face" in self.modalities:
             frames = self.backbone(bag.frames, bag.frame_mask)  # (B, W·N, T, D)
             kept, weights = self.select(frames, bag.frame_mask)  # (B, K, T, D), (B, W, N)
             visual = self.balance(kept)  # (B, Q, D)
+            if self.alone:
+                alone["face"] = self.alone["face"](kept.pooled())  # (B, n_classes)
         if "eeg" in self.modalities:
-            eeg = self.eeg_tokens(bag)  # (B, W·C, D)
-        cls = self.fuse(visual, eeg, bag.modality_mask, bag.eeg_mask)  # (B, D)
-        return Prediction(self.head(cls), weights)  # (B, n_classes), (B, W, N)
+            eeg = self.eeg_tokens(bag)  # (B, M, D)
+            if self.alone:
+                alone["eeg"] = self.alone["eeg"](eeg.mean())  # (B, n_classes)
+        cls = self.fuse(visual, eeg)  # (B, D)
+        return Prediction(self.head(cls), weights, alone)  # (B, n_classes), (B, W, N)
 
     def fit_eeg(self, bags: Iterable[Bag]) -> None:
         """Fit the scale of every electrode; `bags` are of training rows only. Nothing to do without EEG.

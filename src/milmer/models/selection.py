@@ -28,6 +28,12 @@ class Kept(NamedTuple):
     mask: Tensor
     time: Tensor
 
+    def pooled(self) -> Tensor:
+        """Mean token of all kept frames, 0 where there is none; (B, D)."""
+        number = self.mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
+        out: Tensor = self.tokens.mean(2).sum(1) / number  # (B, D)
+        return out  # (B, D)
+
 
 class GatedScorer(nn.Module):
     """Gated attention (Ilse, Tomczak, Welling 2018, eq. 9): s = wᵀ (tanh(V h) ⊙ sigmoid(U h)).
@@ -113,7 +119,7 @@ class KeepAll(nn.Module):
         return Kept(tokens, valid, frame_times(mask)), weights.view(mask.shape)
 
 
-def make_selection(width: int, config: Selection) -> GatedTopK | KeepAll:
+def make_selection(width: int, config: Selection, *, n_frames: int = 10, n_windows: int = 1) -> GatedTopK | KeepAll:
     """Build the selection that `config.method` names."""
     return KeepAll() if config.method == "mean" else GatedTopK(width, config)
 

@@ -45,6 +45,8 @@ def save_model(model: Milmer, folder: Path, extra: Mapping[str, Any]) -> None:
         "n_times": model.n_times,
         "sfreq": model.sfreq,
         "px": model.px,
+        "n_frames": model.n_frames,
+        "n_windows": model.n_windows,
         "modalities": list(model.modalities),
         "backbone": model.backbone.spec.to_dict() if "face" in model.modalities else None,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -92,6 +94,8 @@ def load_model(folder: Path) -> tuple[Milmer, dict[str, Any]]:
             n_times=int(described["n_times"]),
             sfreq=float(described["sfreq"]),
             px=px,
+            n_frames=int(described["n_frames"]),
+            n_windows=int(described["n_windows"]),
             modalities=tuple(described["modalities"]),
             backbone=backbone,
         )

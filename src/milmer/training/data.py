@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ FRAME_MEMORY = 1_000_000_000  # bytes of decoded frames that are kept; beyond it
 Item = tuple[int, int]  # (epoch, bag): the epoch travels with the index, so that augmentation is a function of both
 
 
-def bag_table(windows: pd.DataFrame, windows_per_bag: int) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def bag_table(windows: pd.DataFrame, windows_per_bag: int | Literal["trial"]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Group consecutive windows of a trial into bags.
 
     Returns
@@ -37,6 +37,8 @@ def bag_table(windows: pd.DataFrame, windows_per_bag: int) -> tuple[pd.DataFrame
     members : ndarray of int64, shape (n_bags, W)
         Rows of `windows`; -1 where a trial's last bag has fewer.
     """
+    if windows_per_bag == "trial":
+        windows_per_bag = int(windows["window"].max()) + 1
     order = windows["window"].to_numpy() // windows_per_bag  # (n_windows,)
     groups = windows.groupby([windows["trial_row"].to_numpy(), order], sort=False).indices
     members = np.full((len(groups), windows_per_bag), -1, dtype=np.int64)  # (n_bags, W)

@@ -174,6 +174,8 @@ def build_model(config: Config, bags: Bags, train: NDArray[np.int64]) -> Milmer:
         sfreq=bags.store.eeg_rate,
         modalities=config.data.modalities,
         px=config.data.px,
+        n_frames=config.data.frames,
+        n_windows=bags.members.shape[1],
     )
     torch.set_rng_state(generator_state)
     if "eeg" in config.data.modalities:

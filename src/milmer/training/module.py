@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from milmer.config import Training
 from milmer.evaluation.metrics import classification
-from milmer.models.bag import Bag
+from milmer.models.bag import Bag, Prediction
 from milmer.models.milmer import Milmer
 from milmer.training.data import augment
 
@@ -54,8 +54,7 @@ class MilmerModule(lightning.LightningModule):
         bag, y, items = batch
         if self.settings.augment:
             bag = augment(bag, items, self.settings.seed, self.settings.channel_dropout)
-        logits = self.model(bag).logits  # (B, classes)
-        loss = nn.functional.cross_entropy(logits, y, weight=self.class_weights)  # ()
+        loss = fit_loss(self.model(bag), y, self.model.config.auxiliary, self.class_weights)  # ()
         self._losses.append(float(loss.detach()))
         return loss
 
@@ -130,3 +129,19 @@ class MilmerModule(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the learning curve up again."""
         self.history = list(checkpoint["history"])
+
+
+def fit_loss(said: Prediction, y: Tensor, auxiliary: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the answer, and `auxiliary` times that of each modality's own answer.
+
+    The second term is what trains a backbone from few labels: the fused answer can be had from the easier modality
+    alone, and then the other gets next to no gradient.
+
+    Returns
+    -------
+    Tensor, shape ()
+    """
+    loss = nn.functional.cross_entropy(said.logits, y, weight=class_weights)  # ()
+    for logits in said.alone.values():
+        loss = loss + auxiliary * nn.functional.cross_entropy(logits, y, weight=class_weights)  # ()
+    return loss

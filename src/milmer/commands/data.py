@@ -1,0 +1,153 @@
+"""Verbs that make data ready: simulate, prepare, inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from milmer import console
+from milmer.commands.app import CORES, HELP, ROAD, app
+from milmer.errors import DamagedStore, UserError
+from milmer.options import (
+    Band,
+    Confidence,
+    ConfigFile,
+    Detector,
+    FaceRate,
+    ICALabels,
+    ICAMethod,
+    Jobs,
+    LineFreq,
+    Margin,
+    Out,
+    Pixels,
+    Preset,
+    Sets,
+    Target,
+    Threshold,
+    Window,
+    resolve,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command(rich_help_panel=HELP)
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write; DEAP's layout, and truth/ beside it.")],
+    subjects: Annotated[int, typer.Option(min=1, help="People.")] = 6,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each.")] = 12,
+    seconds: Annotated[int, typer.Option(help="Seconds of a trial, 3 s of baseline included.")] = 63,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Video size in pixels.")] = "720x576",
+    fps: Annotated[int, typer.Option(min=5, help="Video frames a second.")] = 50,
+    valence: Annotated[str, typer.Option(help="What carries valence: eeg, face, both or none.")] = "both",
+    arousal: Annotated[str, typer.Option(help="What carries arousal: eeg, face, both or none.")] = "both",
+    stimulus_signature: Annotated[
+        bool, typer.Option("--stimulus-signature", help="Give every stimulus a trace of its own, and its own label.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
+    jobs: Jobs = CORES,
+) -> None:
+    """Write a study with a known truth, in DEAP's exact layout."""
+    from milmer.datasets.simulated import SimulationOptions, simulate_study
+
+    width, _, height = size.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise UserError(f"--size {size}: expected WIDTHxHEIGHT, such as 720x576")
+    options = SimulationOptions(
+        subjects=subjects,
+        trials=trials,
+        seconds=seconds,
+        size=(int(width), int(height)),
+        fps=fps,
+        valence=valence,
+        arousal=arousal,
+        seed=seed,
+        stimulus_signature=stimulus_signature,
+    )
+    with console.progress_bar("simulate") as progress:
+        simulate_study(out, options, jobs=jobs, progress=progress)
+    console.say(f"{out}: {subjects} subjects, {trials} trials each; next: milmer prepare deap {out} --out STORE")
+
+
+@app.command(rich_help_panel=ROAD)
+def prepare(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="deap (also simulated studies) or table (your own).")],
+    root: Annotated[Path, typer.Argument(help="The study's folder; for 'table' a CSV or Parquet, one row a trial.")],
+    out: Out,
+    jobs: Jobs = 1,
+    band: Band = None,
+    line_freq: LineFreq = None,
+    ica: ICAMethod = None,
+    ica_labels: ICALabels = None,
+    face_rate: FaceRate = None,
+    detector: Detector = None,
+    confidence: Confidence = None,
+    margin: Margin = None,
+    px: Pixels = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Write the store of a study: filtered EEG, components, face tracks. Stopped halfway, it goes on."""
+    settings = resolve(locals()).preparation
+    from milmer.datasets import open_study
+    from milmer.preparation import prepare_study
+    from milmer.store import Store
+
+    opened = open_study(study, root)
+    with console.progress_bar("prepare") as progress:
+        done = prepare_study(opened, out, settings, jobs=jobs, progress=progress)
+    console.show_warnings([f"{k}: {n}" for k, notes in sorted(done.notes.items()) for n in notes], out)
+    if done.done + done.kept > 0:
+        store = Store(out)
+        for reason in sorted({store.recording(k).reason for k in store.keys} - {""}):
+            console.say(f"components: {reason}")
+        size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+        console.say(
+            f"{out}: {len(store.trials)} trials in {done.done + done.kept} recordings ({done.kept} were there), "
+            f"{size / 1e6:.0f} MB; next: milmer inspect {out}"
+        )
+    for why in done.failed.values():
+        console.fail(why)
+    if done.failed:
+        raise typer.Exit(2)
+
+
+@app.command(rich_help_panel=ROAD)
+def inspect(
+    store: Annotated[Path, typer.Argument(help="A store.")],
+    target: Target = None,
+    threshold: Threshold = None,
+    window: Window = None,
+) -> None:
+    """What is in a store, what is missing, what its labels are confounded with; checks every file."""
+    arguments = locals()
+    from milmer.inspection import inspect_store
+    from milmer.store import Store
+
+    try:
+        opened = Store(store)
+        total = sum(len(f) for f in opened.info.get("recordings", {}).values())
+        faults = []
+        with console.progress_bar("verify") as progress:
+            for done, (file, fault) in enumerate(opened.verify()):
+                progress(done, total, file)
+                if fault:
+                    faults.append(f"{store / file}: {fault}")
+        if not faults:
+            if target is None and "rating_valence" not in opened.trials and opened.trials["label"].astype(bool).any():
+                arguments["target"] = "label"
+            data = resolve(arguments).data
+            console.show_inspection(inspect_store(opened, data), store)
+    except DamagedStore as error:
+        faults = [str(error)]
+    for fault in faults:
+        mend = "" if "milmer prepare" in fault else "; delete the recording's folder and run 'milmer prepare' again"
+        console.fail(f"{fault}{mend}")
+    if faults:
+        raise typer.Exit(1)
+    console.say(f"every file is as it was written ({total} files)")

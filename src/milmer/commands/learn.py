@@ -1,0 +1,136 @@
+"""Verbs that fit networks: evaluate, train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from milmer import console
+from milmer.commands.app import ROAD, SAID, app
+from milmer.options import (
+    LR,
+    Backbone,
+    BagOf,
+    Balancing,
+    Batch,
+    ConfigFile,
+    Device,
+    EEGTokens,
+    Epochs,
+    Folds,
+    Frames,
+    Fusion,
+    Jobs,
+    Modalities,
+    Out,
+    Preset,
+    Reject,
+    Resume,
+    Seed,
+    Selection,
+    Sets,
+    Stages,
+    Step,
+    Target,
+    Threshold,
+    Window,
+    resolve,
+)
+
+if TYPE_CHECKING:
+    from milmer.config import Config
+
+
+def _learn(kind: str, store: Path, out: Path, resume: bool, jobs: int, config: Config) -> None:
+    from milmer.evaluation.evaluate import evaluate, train
+    from milmer.store import Store
+
+    opened = Store(store)
+    for key, why in opened.info.get("failed", {}).items():
+        console.warn(f"{key} is not in the store: {why}")
+    try:
+        with console.progress_bar(kind) as progress:
+            if kind == "train":
+                figures = train(opened, config, out, resume=resume, progress=progress)
+            else:
+                figures = evaluate(opened, config, out, resume=resume, jobs=jobs, progress=progress)
+    except KeyboardInterrupt:
+        console.fail(f"stopped; nothing finished is lost: the same command with --resume goes on in {out}")
+        raise typer.Exit(SAID) from None
+    console.show_figures(figures)
+    console.say(f"{out}; next: milmer report {out}")
+
+
+@app.command(rich_help_panel=ROAD)
+def evaluate(
+    store: Annotated[Path, typer.Argument(help="A store.")],
+    out: Out,
+    protocol: Annotated[str | None, typer.Option(help="trial, subject or window (leaky, for comparison only).")] = None,
+    folds: Folds = None,
+    permutations: Annotated[
+        int | None, typer.Option(min=0, help="Re-runs with permuted labels that give the chance level.")
+    ] = None,
+    jobs: Jobs = 1,
+    resume: Resume = False,
+    target: Target = None,
+    threshold: Threshold = None,
+    window: Window = None,
+    step: Step = None,
+    frames: Frames = None,
+    modalities: Modalities = None,
+    reject: Reject = None,
+    bag: BagOf = None,
+    backbone: Backbone = None,
+    trainable_stages: Stages = None,
+    selection: Selection = None,
+    balancing: Balancing = None,
+    fusion: Fusion = None,
+    eeg_tokens: EEGTokens = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    lr: LR = None,
+    seed: Seed = None,
+    device: Device = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Train and test every fold of a protocol; figures with interval, chance and majority baseline."""
+    _learn("evaluate", store, out, resume, jobs, resolve(locals()))
+
+
+@app.command(rich_help_panel=ROAD)
+def train(
+    store: Annotated[Path, typer.Argument(help="A store.")],
+    out: Out,
+    protocol: Annotated[
+        str | None, typer.Option(help="Rule by which validation is held out: trial or subject.")
+    ] = None,
+    resume: Resume = False,
+    target: Target = None,
+    threshold: Threshold = None,
+    window: Window = None,
+    step: Step = None,
+    frames: Frames = None,
+    modalities: Modalities = None,
+    reject: Reject = None,
+    bag: BagOf = None,
+    backbone: Backbone = None,
+    trainable_stages: Stages = None,
+    selection: Selection = None,
+    balancing: Balancing = None,
+    fusion: Fusion = None,
+    eeg_tokens: EEGTokens = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    lr: LR = None,
+    seed: Seed = None,
+    device: Device = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Fit one model on everything but a validation part, to predict with."""
+    _learn("train", store, out, resume, 1, resolve(locals()))

@@ -1,0 +1,72 @@
+"""Verbs that read what was fitted: report, predict, config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from milmer import console
+from milmer.commands.app import HELP, NEW, ROAD, app
+from milmer.options import ConfigFile, Out, Preset, Sets, Step, resolve
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command(rich_help_panel=ROAD)
+def report(
+    run: Annotated[Path, typer.Argument(help="A run of train or evaluate.")],
+    show_faces: Annotated[
+        bool, typer.Option("--show-faces", help="Do not blur faces: they are personal data.")
+    ] = False,
+    store: Annotated[Path | None, typer.Option(help="The store of the run, where it has moved.")] = None,
+) -> None:
+    """Write one self-contained report.html into a run."""
+    from milmer.reports.page import write_report
+
+    with console.err.status("writing the report"):
+        page = write_report(run, show_faces=show_faces, store=store)
+    console.say(str(page))
+
+
+@app.command(rich_help_panel=NEW)
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run: its folds are averaged.")],
+    out: Out,
+    eeg: Annotated[Path | None, typer.Option(help="EEG recording in any format MNE reads.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Face video in any format FFmpeg reads.")] = None,
+    video_start: Annotated[float, typer.Option(help="Second of the video at which the EEG starts.")] = 0.0,
+    fold: Annotated[int | None, typer.Option(min=0, help="One fold of a run instead of all.")] = None,
+    step: Step = None,
+    show_faces: Annotated[bool, typer.Option("--show-faces", help="Do not blur faces in the picture.")] = False,
+) -> None:
+    """Class probabilities per window over a recording, as CSV and as a picture."""
+    from milmer.inference.predictor import predict_recording
+
+    with console.progress_bar("predict") as progress:
+        made = predict_recording(
+            model,
+            out,
+            eeg=eeg,
+            video=video,
+            video_start=video_start,
+            fold=fold,
+            step=step,
+            show_faces=show_faces,
+            progress=progress,
+        )
+    for line in made.notes:
+        console.warn(line)
+    console.say(made.summary)
+    console.say(f"{made.table} and {made.picture}")
+
+
+@app.command("config", rich_help_panel=HELP)
+def show_config(preset: Preset = None, config: ConfigFile = None, sets: Sets = None) -> None:
+    """Print the whole configuration, with a comment a key."""
+    arguments = locals()
+    from milmer.config import dump
+
+    console.out.print(dump(resolve(arguments)), end="", markup=False)
