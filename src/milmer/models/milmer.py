@@ -1,9 +1,9 @@
-"""The network. Read `Milmer.forward` beside the paper's figure, top to bottom."""
+"""The network. Read `Milmer._fused` beside the paper's figure, top to bottom."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from milmer.config import Model
 from milmer.models.backbone import Backbone, load_backbone
 from milmer.models.bag import EEG, FACE, Bag, Prediction
-from milmer.models.balancing import Balance
+from milmer.models.balancing import make_balance
 from milmer.models.eeg import make_eeg_tokens
-from milmer.models.fusion import Fuse, Head
+from milmer.models.fusion import Head, make_fuse
 from milmer.models.selection import GatedTopK, make_selection
 
 Modality = Literal["eeg", "face"]
@@ -73,6 +73,7 @@ class Milmer(nn.Module):
         if config.width % config.fusion.heads:
             raise ValueError(f"width {config.width} must be a multiple of fusion.heads {config.fusion.heads}")
         self.config = config
+        self.about: dict[str, Any] = {}  # what a user of the weights must know; goes into config.json
         self.n_classes, self.n_times, self.sfreq, self.px = n_classes, n_times, sfreq, px
         self.n_frames, self.n_windows = n_frames, n_windows
         self.modalities = tuple(m for m in ("eeg", "face") if m in modalities)
@@ -81,10 +82,11 @@ class Milmer(nn.Module):
             stages = config.trainable_stages
             self.backbone = backbone or load_backbone(config.backbone, px=px, width=width, trainable_stages=stages)
             self.select = make_selection(width, config.selection, n_frames=n_frames, n_windows=n_windows)
-            self.balance = Balance(width, self.backbone.tokens, config.balancing, heads=fusion.heads)
+            tokens, positions = self.backbone.tokens, config.positions
+            self.balance = make_balance(width, tokens, config.balancing, heads=fusion.heads, positions=positions)
         if "eeg" in modalities:
             self.eeg_tokens = make_eeg_tokens(config.eeg_tokens, width, n_times=n_times, sfreq=sfreq)
-        self.fuse = Fuse(width, fusion, self.modalities)
+        self.fuse = make_fuse(width, fusion, self.modalities)
         self.head = Head(width, n_classes, config.head_dropout)
         self.alone = nn.ModuleDict()
         if config.auxiliary > 0:
@@ -98,6 +100,16 @@ class Milmer(nn.Module):
         Prediction
             Logits (B, n_classes) and frame weights (B, W, N).
         """
+        cls, weights, alone = self._fused(bag)  # (B, D), (B, W, N)
+        return Prediction(self.head(cls), weights, alone)  # (B, n_classes), (B, W, N)
+
+    def features(self, bag: Bag) -> tuple[Tensor, Tensor]:
+        """Return what the head is given, and the frame weights: (B, D), (B, W, N)."""
+        cls, weights, _ = self._fused(bag)  # (B, D), (B, W, N)
+        return cls, weights
+
+    def _fused(self, bag: Bag) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """All but the head: what it is given (B, D), frame weights (B, W, N), each modality's own logits."""
         bag = bag.settled(self._given(bag))
         visual, eeg, weights = None, None, torch.zeros(bag.frame_mask.shape, device=bag.frames.device)  # (B, W, N)
         alone = {}
@@ -112,7 +124,7 @@ class Milmer(nn.Module):
             if self.alone:
                 alone["eeg"] = self.alone["eeg"](eeg.mean())  # (B, n_classes)
         cls = self.fuse(visual, eeg)  # (B, D)
-        return Prediction(self.head(cls), weights, alone)  # (B, n_classes), (B, W, N)
+        return cls, weights, alone
 
     def fit_eeg(self, bags: Iterable[Bag]) -> None:
         """Fit the scale of every electrode; `bags` are of training rows only. Nothing to do without EEG.
