@@ -34,7 +34,8 @@ def cca_loss(h1: Tensor, h2: Tensor, ridge: float) -> Tensor:
         If the views have not the same number of rows, or fewer than two.
     """
     with torch.autocast(h1.device.type, enabled=False):
-        return -torch.linalg.svdvals(_whitened(h1.double(), h2.double(), ridge).between).sum()  # ()
+        values: Tensor = torch.linalg.svdvals(_whitened(h1.double(), h2.double(), ridge).between)  # (min(p, q),)
+        return -values.sum()  # ()
 
 
 class LinearCCA(NamedTuple):
@@ -109,7 +110,7 @@ def _whitened(h1: Tensor, h2: Tensor, ridge: float) -> _Whitened:
 
 def _root(centred: Tensor, ridge: float) -> Tensor:
     covariance = centred.mT @ centred / (len(centred) - 1)  # (p, p)
-    variance = covariance.diagonal().mean()  # ()
-    floor = ridge * variance + 1e-12  # ()
+    variance = covariance.diagonal().mean().clamp_min(1e-20)  # ()
+    floor = ridge * variance  # ()
     root: Tensor = torch.linalg.cholesky(covariance + floor * torch.eye(len(covariance)).to(covariance))  # (p, p)
     return root  # (p, p)
