@@ -1,60 +1,47 @@
-"""Which frames of a bag are kept: gated attention over all of them, the best K go on (PAPER section 1, MIL)."""
+"""Which frames of a bag go on: eight ways to choose, the default and what it has to beat (PAPER section 1, MIL)."""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from milmer.config import Selection
+from milmer.models.selection_parts import (
+    FrameSelection,
+    GatedScorer,
+    Kept,
+    ScoredSelection,
+    choose,
+    frame_times,
+    masked_softmax,
+    take,
+)
+from milmer.models.selection_perturbed import PerturbedTopK
+
+__all__ = [
+    "SELECTIONS",
+    "FrameSelection",
+    "Gated",
+    "GatedScorer",
+    "GatedTopK",
+    "KeepAll",
+    "Kept",
+    "LearnedPlaces",
+    "MiddleFrame",
+    "PerturbedTopK",
+    "PublishedTopK",
+    "StraightThrough",
+    "frame_times",
+    "make_selection",
+    "masked_softmax",
+    "take",
+]
 
 
-class Kept(NamedTuple):
-    """The frames that go on, in order of time.
-
-    Parameters
-    ----------
-    tokens : Tensor, shape (B, K, T, D)
-        Tokens of each kept frame, multiplied by its weight (1 on average); 0 where masked.
-    mask : Tensor of bool, shape (B, K)
-        False where a bag has fewer frames than K.
-    time : Tensor, shape (B, K)
-        Middle of the frame in windows from the start of the bag: frame n of N in window w is at w + (n + 0.5) / N.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    time: Tensor
-
-    def pooled(self) -> Tensor:
-        """Mean token of all kept frames, 0 where there is none; (B, D)."""
-        number = self.mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
-        out: Tensor = self.tokens.mean(2).sum(1) / number  # (B, D)
-        return out  # (B, D)
-
-
-class GatedScorer(nn.Module):
-    """Gated attention (Ilse, Tomczak, Welling 2018, eq. 9): s = wᵀ (tanh(V h) ⊙ sigmoid(U h)).
-
-    `w` has no bias, since the softmax over frames makes it irrelevant.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.content = nn.Linear(width, hidden)  # V
-        self.gate = nn.Linear(width, hidden)  # U
-        self.score = nn.Linear(hidden, 1, bias=False)  # w
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Score frames by their pooled tokens (B, N, D); (B, N)."""
-        gated = self.content(pooled).tanh() * self.gate(pooled).sigmoid()  # (B, N, hidden)
-        out: Tensor = self.score(gated).squeeze(-1)  # (B, N)
-        return out  # (B, N)
-
-
-class GatedTopK(nn.Module):
+class GatedTopK(ScoredSelection):
     """Score every frame of the bag, keep the best K, multiply them by their weights.
 
     The weights are a softmax over all valid frames of the bag (all its windows); K is `keep` for each window that has a
@@ -73,42 +60,97 @@ class GatedTopK(nn.Module):
         Token width `D`.
     config : Selection
         `keep`, `hidden` and `exploration`; with 0 the choice is hard from the first step.
+    n_frames, n_windows : int
+        Not used.
     """
 
-    def __init__(self, width: int, config: Selection) -> None:
-        super().__init__()
-        self.keep = config.keep
-        self.exploration = config.exploration
-        self.warmth = 1.0 if config.exploration > 0 else 0.0
-        self.scorer = GatedScorer(width, config.hidden)
+    uses_warmth = True
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
         """Choose among `frames` (B, W·N, T, D) by `mask` (B, W, N); return what is kept and weights (B, W, N)."""
-        valid = mask.flatten(1)  # (B, W·N)
-        scores = self.scorer(frames.mean(2)).float()  # (B, W·N)
-        weights = masked_softmax(scores, valid)  # (B, W·N)
-        noisy = scores.detach()  # (B, W·N)
-        keep = float(self.keep)
-        if self.training and self.warmth > 0:
-            noise = -torch.empty_like(noisy).exponential_().log()  # (B, W·N)
-            noisy = noisy + self.exploration * self.warmth * noise  # (B, W·N)
-            keep += self.warmth * max(mask.shape[2] - keep, 0.0)
-        wanted = (keep * mask.any(-1).sum(1, keepdim=True)).ceil()  # (B, 1)
-        most = min(math.ceil(keep * mask.shape[1]), valid.shape[1])
-        best = noisy.masked_fill(~valid, -torch.inf).topk(most, dim=1).indices  # (B, K)
-        chosen = torch.zeros_like(valid).scatter(1, best, torch.arange(most, device=best.device) < wanted)  # (B, W·N)
-        index = best.sort(1).values  # (B, K)
-        kept = (chosen & valid).gather(1, index)  # (B, K)
-        number = kept.sum(1, keepdim=True)  # (B, 1)
-        factor = masked_softmax(scores.gather(1, index), kept) * number  # (B, K)
-        if self.keep == 1:
-            weight = weights.gather(1, index) * kept  # (B, K)
-            factor = factor + (weight - weight.detach()) * (number == 1)  # (B, K)
+        scores = self.scores(frames)  # (B, W·N)
+        weights = masked_softmax(scores, mask.flatten(1))  # (B, W·N)
+        index, kept = self._choice(scores.detach(), mask)  # (B, K), (B, K)
+        factor = self._factor(scores, mask.flatten(1), index, kept)  # (B, K)
         tokens = take(frames, index) * factor[..., None, None]  # (B, K, T, D)
         return Kept(tokens, kept, frame_times(mask).gather(1, index)), weights.view(mask.shape)
 
+    def _choice(self, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Best of `scores` (B, W·N), more of them and with noise in warm-up; index and mask, (B, K) both."""
+        keep = float(self.keep)
+        if self.training and self.warmth > 0:
+            noise = -torch.empty_like(scores).exponential_().log()  # (B, W·N)
+            scores = scores + self.exploration * self.warmth * noise  # (B, W·N)
+            keep += self.warmth * max(mask.shape[2] - keep, 0.0)
+        return choose(scores, mask, keep)  # (B, K), (B, K)
 
-class KeepAll(nn.Module):
+    def _factor(self, scores: Tensor, valid: Tensor, index: Tensor, kept: Tensor) -> Tensor:
+        """What the frames at `index` (B, K) are multiplied by, 0 where not `kept` (B, K); (B, K)."""
+        number = kept.sum(1, keepdim=True)  # (B, 1)
+        factor = masked_softmax(scores.gather(1, index), kept) * number  # (B, K)
+        if self.keep == 1:
+            weight = masked_softmax(scores, valid).gather(1, index) * kept  # (B, K)
+            factor = factor + (weight - weight.detach()) * (number == 1)  # (B, K)
+        return factor  # (B, K)
+
+
+class StraightThrough(GatedTopK):
+    """Hard forward, soft backward: kept frames go on unchanged, with a gradient as if they had been weighted.
+
+    The gradient is that of multiplying each kept frame by its weight among ALL valid frames, times their number (a
+    straight-through estimate, Bengio et al. 2013, arXiv 1308.3432; the relaxation is `Gated`). Weights renormalised
+    among the kept would tell the scorer only how to rank these, and nothing where one is kept; with all frames in the
+    softmax, a kept frame that helps rises against those left out, and one that does harm falls until it is replaced.
+    Warm-up and exploration are those of `GatedTopK`.
+    """
+
+    def _factor(self, scores: Tensor, valid: Tensor, index: Tensor, kept: Tensor) -> Tensor:
+        """1 where `kept` (B, K), with the gradient of the weight times the number of valid frames; (B, K)."""
+        soft = masked_softmax(scores, valid).gather(1, index) * valid.sum(1, keepdim=True)  # (B, K)
+        return (1 + (soft - soft.detach())) * kept  # (B, K)
+
+
+class Gated(ScoredSelection):
+    """Soft attention (Ilse, Tomczak, Welling 2018): every frame goes on, times its weight.
+
+    The weight is multiplied by the number of valid frames, so that equal weights change nothing.
+    """
+
+    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
+        """Weigh `frames` (B, W·N, T, D) by `mask` (B, W, N); return all of them and weights (B, W, N)."""
+        return _weigh(frames, mask, self.scores(frames))
+
+
+class LearnedPlaces(FrameSelection):
+    """One learned weight for each place in the bag, whatever the frame shows: every frame goes on, times its weight.
+
+    The softmax is over the places that hold a frame; it starts with equal weights. A shorter bag takes the first.
+    """
+
+    looks_at_positions = True
+
+    def __init__(self, width: int, config: Selection, *, n_frames: int = 10, n_windows: int = 1) -> None:
+        super().__init__(width, config)
+        self.logits = nn.Parameter(torch.zeros(n_windows, n_frames))  # (W, N)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
+        """Weigh `frames` (B, W·N, T, D) by `mask` (B, W, N); return all of them and weights (B, W, N).
+
+        Raises
+        ------
+        ValueError
+            If the bag has more windows, or more frames in a window, than there are learned weights.
+        """
+        (b, w, n), (windows, places) = mask.shape, self.logits.shape
+        if w > windows or n > places:
+            raise ValueError(
+                f"a bag of {w} windows of {n} frames: selection softmax learned weights for {windows} windows of "
+                f"{places}; give it such bags, or choose a selection that looks at the frames, such as gated-topk"
+            )
+        return _weigh(frames, mask, self.logits[:w, :n].float().reshape(1, -1).expand(b, -1))
+
+
+class KeepAll(FrameSelection):
     """Keep every frame with equal weight: what learning a choice must beat."""
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
@@ -119,25 +161,80 @@ class KeepAll(nn.Module):
         return Kept(tokens, valid, frame_times(mask)), weights.view(mask.shape)
 
 
-def make_selection(width: int, config: Selection, *, n_frames: int = 10, n_windows: int = 1) -> GatedTopK | KeepAll:
-    """Build the selection that `config.method` names."""
-    return KeepAll() if config.method == "mean" else GatedTopK(width, config)
+class MiddleFrame(FrameSelection):
+    """The valid frame nearest the middle of each window: the paper's ablation without MIL (PAPER section 1, table 6).
+
+    One frame of each window, the earlier where two are as near, whatever `keep` is; they share the weight equally, and
+    all others weigh 0.
+    """
+
+    looks_at_positions = True
+
+    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
+        """Choose among `frames` (B, W·N, T, D) by `mask` (B, W, N); return what is kept and weights (B, W, N)."""
+        w, n = mask.shape[1:]
+        twice = 2 * torch.arange(n, device=mask.device) + 1 - n  # (N,) twice the distance from the middle, in frames
+        far = (2 * twice.abs() + (twice > 0)).expand(mask.shape)  # (B, W, N) no two frames are equally far
+        far = far.masked_fill(~mask, 2 * n + 2)  # (B, W, N)
+        best = far.topk(min(1, n), dim=2, largest=False).indices  # (B, W, 1)
+        start = n * torch.arange(w, device=mask.device)[:, None]  # (W, 1)
+        index = (best + start).flatten(1)  # (B, W)
+        kept = mask.flatten(1).gather(1, index)  # (B, W)
+        share = kept / kept.sum(1, keepdim=True).clamp_min(1)  # (B, W)
+        weights = share.new_zeros(mask.flatten(1).shape).scatter(1, index, share)  # (B, W·N)
+        tokens = take(frames, index) * kept[..., None, None]  # (B, W, T, D)
+        return Kept(tokens, kept, frame_times(mask).gather(1, index)), weights.view(mask.shape)
 
 
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax of `scores` (B, N) over `mask` (B, N); 0 where masked and in rows without anything."""
-    empty = ~mask.any(-1, keepdim=True)  # (B, 1)
-    return scores.masked_fill(~mask & ~empty, -torch.inf).softmax(-1) * mask  # (B, N)
+class PublishedTopK(FrameSelection):
+    """The published code's choice, kept only so that it can be compared: hard top K by a scorer that never learns.
+
+    There the scores serve as indices alone: no gradient comes back to the scorer, which stays at its random
+    initialisation, and kept frames go on unweighted (PAPER section 2, findings 5 and 6). Theirs has 1,416 M parameters,
+    a square linear layer over all tokens of a frame; since none of them is ever trained, a random linear layer on the
+    mean token is as good a random choice.
+    """
+
+    no_gradient = ("scorer.weight",)
+
+    def __init__(self, width: int, config: Selection, *, n_frames: int = 10, n_windows: int = 1) -> None:
+        super().__init__(width, config)
+        self.scorer = nn.Linear(width, 1, bias=False)
+        self.scorer.requires_grad_(False)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
+        """Choose among `frames` (B, W·N, T, D) by `mask` (B, W, N); return what is kept and weights (B, W, N)."""
+        with torch.no_grad():
+            scores = self.scorer(frames.mean(2)).squeeze(-1).float()  # (B, W·N)
+        index, kept = choose(scores, mask, self.keep)  # (B, K), (B, K)
+        tokens = take(frames, index) * kept[..., None, None]  # (B, K, T, D)
+        weights = masked_softmax(scores, mask.flatten(1)).view(mask.shape)  # (B, W, N)
+        return Kept(tokens, kept, frame_times(mask).gather(1, index)), weights
 
 
-def take(frames: Tensor, index: Tensor) -> Tensor:
-    """Frames (B, N, T, D) at `index` (B, K); (B, K, T, D)."""
-    rows = torch.arange(len(index), device=index.device)[:, None]  # (B, 1)
-    return frames[rows, index]  # (B, K, T, D)
+SELECTIONS: Mapping[str, type[FrameSelection]] = MappingProxyType(
+    {
+        "gated-topk": GatedTopK,
+        "gated": Gated,
+        "straight-through": StraightThrough,
+        "perturbed-topk": PerturbedTopK,
+        "softmax": LearnedPlaces,
+        "mean": KeepAll,
+        "middle-frame": MiddleFrame,
+        "published": PublishedTopK,
+    }
+)
+"""Every ``model.selection.method`` and its class."""
 
 
-def frame_times(mask: Tensor) -> Tensor:
-    """Middle of every frame of `mask` (B, W, N) in windows from the bag's start; (B, W·N)."""
-    b, w, n = mask.shape
-    times = torch.arange(w, device=mask.device)[:, None] + (torch.arange(n, device=mask.device) + 0.5) / max(n, 1)
-    return times.flatten().expand(b, -1)  # (B, W·N)
+def make_selection(width: int, config: Selection, *, n_frames: int = 10, n_windows: int = 1) -> FrameSelection:
+    """Build the selection that `config.method` names, for tokens of `width` and bags of (`n_windows`, `n_frames`)."""
+    return SELECTIONS[config.method](width, config, n_frames=n_frames, n_windows=n_windows)
+
+
+def _weigh(frames: Tensor, mask: Tensor, scores: Tensor) -> tuple[Kept, Tensor]:
+    """All `frames` (B, W·N, T, D) times the softmax of `scores` (B, W·N) and their number; weights (B, W, N)."""
+    valid = mask.flatten(1)  # (B, W·N)
+    weights = masked_softmax(scores, valid)  # (B, W·N)
+    factor = weights * valid.sum(1, keepdim=True)  # (B, W·N)
+    return Kept(frames * factor[..., None, None], valid, frame_times(mask)), weights.view(mask.shape)
