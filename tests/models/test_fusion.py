@@ -1,40 +1,181 @@
+from typing import get_args
+
+import pytest
 import torch
+from torch import Tensor
 
-from milmer.config import Fusion
+from milmer.config import Balancing, Fusion
 from milmer.models.bag import Tokens
-from milmer.models.fusion import Fuse, Head
+from milmer.models.balancing import BALANCINGS, make_balance
+from milmer.models.fusion import FUSIONS, CrossModalFuse, Fuse, Head, make_fuse
+from milmer.models.selection import Kept
+
+D = 8
+BOTH = ("eeg", "face")
+ELSEWHERE = {"deepcca", "ensemble", "bandpower-logistic"}  # methods of milmer.models.baselines
+every = pytest.mark.parametrize("method", FUSIONS)
+worlds = pytest.mark.parametrize("modalities", [BOTH, ("eeg",), ("face",)], ids="+".join)
 
 
-def some(values: torch.Tensor, *absent: int) -> Tokens:
+def make(
+    method: str = "transformer",
+    modalities: tuple[str, ...] = BOTH,
+    *,
+    width: int = D,
+    layers: int = 2,
+    dropout: float = 0.2,
+) -> Fuse:
+    torch.manual_seed(0)
+    config = Fusion(method=method, layers=layers, heads=2, feedforward=16, dropout=dropout)  # type: ignore[arg-type]  # a name of the registry
+    return make_fuse(width, config, modalities).eval()
+
+
+def noise(b: int, m: int, width: int = D, seed: int = 0) -> Tensor:
+    return torch.randn(b, m, width, generator=torch.Generator().manual_seed(seed))
+
+
+def some(values: Tensor, *absent: int) -> Tokens:
     mask = torch.ones(values.shape[:2], dtype=torch.bool)
     mask[:, list(absent)] = False
     return Tokens(values, mask)
 
 
-def none(values: torch.Tensor) -> Tokens:
+def none(values: Tensor) -> Tokens:
     return Tokens(values, torch.zeros(values.shape[:2], dtype=torch.bool))
 
 
-def test_absent_tokens_change_nothing():
-    torch.manual_seed(0)
-    fuse = Fuse(8, Fusion(layers=2, heads=2, feedforward=16), ("eeg", "face")).eval()
-    visual, eeg = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+def test_the_registry_holds_every_method_of_the_network():
+    named = set(get_args(Fusion.model_fields["method"].annotation))
+    assert set(FUSIONS) == named - ELSEWHERE and named > ELSEWHERE
+    assert all(type(make(method)) is kind for method, kind in FUSIONS.items())
+    for method in ELSEWHERE:
+        with pytest.raises(ValueError, match=f"'{method}' is no part of the network, expected transformer"):
+            make(method)
+
+
+@every
+def test_absent_tokens_change_nothing(method):
+    fuse, visual, eeg = make(method), noise(2, 3), noise(2, 5, seed=1)
     changed = eeg.clone()
     changed[:, 4] = 99.0
+    plain = fuse(some(visual), some(eeg))
+    assert plain.shape == (2, D)
     assert torch.equal(fuse(some(visual), some(eeg, 4)), fuse(some(visual), some(changed, 4)))
+    torch.testing.assert_close(fuse(some(visual), some(eeg, 4)), fuse(some(visual), some(eeg[:, :4])))
     assert torch.equal(fuse(none(visual), some(eeg)), fuse(none(visual + 5), some(eeg)))
-    assert not torch.equal(fuse(some(visual), some(eeg)), fuse(some(visual + torch.randn(8)), some(eeg)))
-    torch.testing.assert_close(fuse(None, some(eeg)), fuse(none(visual), some(eeg)))
-    silent = fuse(none(visual), none(eeg))
-    torch.testing.assert_close(silent[0], silent[1])
-    assert silent.isfinite().all()
+    assert torch.equal(fuse(some(visual), none(eeg)), fuse(some(visual), none(changed)))
+    assert (plain - fuse(some(visual + noise(2, 3, seed=2)), some(eeg))).abs().max() > 1e-2
+    assert (plain - fuse(some(visual), some(eeg + noise(2, 5, seed=2)))).abs().max() > 1e-2
 
 
-def test_the_kind_of_a_token_matters():
-    torch.manual_seed(0)
-    fuse = Fuse(8, Fusion(layers=1, heads=2, feedforward=16), ("eeg", "face")).eval()
-    tokens = some(torch.randn(1, 3, 8))
+@every
+def test_none_an_empty_and_a_masked_modality_are_the_same(method):
+    fuse, visual, eeg = make(method), noise(2, 3), noise(2, 5, seed=1)
+    for absent in (none(visual), some(visual[:, :0])):
+        torch.testing.assert_close(fuse(None, some(eeg)), fuse(absent, some(eeg)))
+    for absent in (none(eeg), some(eeg[:, :0])):
+        torch.testing.assert_close(fuse(some(visual), None), fuse(some(visual), absent))
+
+
+@every
+@worlds
+def test_nothing_at_all_gives_one_finite_answer(method, modalities):
+    fuse = make(method, modalities)
+    first = fuse(none(noise(2, 3)), none(noise(2, 5, seed=1)))
+    second = fuse(some(noise(2, 0)), none(noise(2, 5, seed=2)))
+    assert first.isfinite().all()
+    for row in (*first, *second):
+        torch.testing.assert_close(row, first[0])
+    with pytest.raises(ValueError, match=r"fusion got tokens of \[\], expected some of"):
+        fuse(None, None)
+
+
+@every
+def test_a_model_of_one_modality_ignores_the_other(method):
+    visual, eeg = some(noise(2, 3)), some(noise(2, 5, seed=1))
+    assert torch.equal(make(method, ("eeg",))(visual, eeg), make(method, ("eeg",))(None, eeg))
+    assert torch.equal(make(method, ("face",))(visual, eeg), make(method, ("face",))(visual, None))
+
+
+@every
+def test_the_kind_of_a_token_matters(method):
+    fuse, tokens = make(method), some(noise(1, 3))
     assert not torch.allclose(fuse(tokens, None), fuse(None, tokens), atol=1e-5)
+
+
+@every
+@worlds
+def test_one_bag_alone_is_answered_as_in_a_batch_of_eight(method, modalities):
+    fuse, visual, eeg = make(method, modalities), some(noise(8, 3)), some(noise(8, 5, seed=1))
+    visual.mask[1], eeg.mask[2], eeg.mask[3, 2:] = False, False, False
+    visual.mask[4], eeg.mask[4] = False, False
+    together = fuse(visual, eeg)
+    for row in range(8):
+        one = slice(row, row + 1)
+        alone = fuse(Tokens(visual.values[one], visual.mask[one]), Tokens(eeg.values[one], eeg.mask[one]))
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-5, atol=1e-6)
+
+
+@every
+def test_the_order_of_tokens_counts_where_declared(method):
+    fuse, visual, eeg = make(method), some(noise(2, 3)), some(noise(2, 5, seed=1), 4)
+    turned = fuse(Tokens(visual.values.flip(1), visual.mask.flip(1)), Tokens(eeg.values.flip(1), eeg.mask.flip(1)))
+    assert torch.allclose(fuse(visual, eeg), turned, atol=1e-5) != fuse.looks_at_positions
+
+
+@every
+@worlds
+def test_every_parameter_gets_a_gradient(method, modalities):
+    fuse = make(method, modalities, width=64).train()
+    fused = fuse(some(noise(4, 6, 64)), some(noise(4, 5, 64, seed=1)))
+    torch.nn.functional.mse_loss(fused, noise(4, 64, 1)[..., 0]).backward()
+    for name, parameter in fuse.named_parameters():
+        if not name.endswith(fuse.no_gradient or ("no such",)):
+            assert parameter.grad is not None, name
+            assert parameter.grad.norm() > 1e-6 * parameter.norm(), name
+
+
+@every
+@pytest.mark.parametrize("balancing", BALANCINGS)
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_weight_of_a_frame_reaches_the_answer(method, balancing, k):
+    # With one layer and no positions: the fewest roads there are from the scorer to the answer.
+    torch.manual_seed(0)
+    config = Balancing(method=balancing, queries=4, layers=1)  # type: ignore[arg-type]  # a name of the registry
+    balance = make_balance(64, 5, config, heads=2, positions=False)
+    fuse = make(method, width=64, layers=1)
+    frames, eeg = noise(2, k * 5, 64).unflatten(1, (k, 5)), some(noise(2, 5, 64, seed=1))
+
+    def answer(weight: Tensor) -> Tensor:
+        time = (torch.arange(k) + 0.5).expand(2, -1) / k
+        kept = Kept(frames * weight[..., None, None], torch.ones(2, k, dtype=torch.bool), time)
+        return fuse(balance(kept), eeg)
+
+    slope = torch.autograd.functional.jacobian(answer, torch.ones(2, k))  # (B, D, B, K)
+    for row in range(2):
+        assert (slope[row, :, row].norm(dim=0) > 0.1).all()
+        assert not slope[row, :, 1 - row].any()
+
+
+def test_in_cross_modal_attention_what_is_alone_passes_unchanged():
+    fuse = make("cross-modal")
+    assert isinstance(fuse, CrossModalFuse)
+    visual, eeg = some(noise(2, 3)), some(noise(2, 5, seed=1))
+    eeg.mask[0] = False
+    told = fuse.attend({"eeg": eeg, "face": visual})
+    assert torch.equal(told["face"].values[0], visual.values[0])
+    assert (told["face"].values[1] - visual.values[1]).abs().max() > 1e-2
+    assert (told["eeg"].values[1] - eeg.values[1]).abs().max() > 1e-2
+    assert not dict(make("cross-modal", ("eeg",)).roads)
+
+
+@every
+def test_half_precision_stays_finite_and_near(method):
+    fuse, visual, eeg = make(method), some(noise(2, 3)), some(noise(2, 5, seed=1))
+    visual.mask[0] = False
+    with torch.autocast("cpu", torch.bfloat16):
+        half = fuse(visual, eeg).float()
+    torch.testing.assert_close(half, fuse(visual, eeg), rtol=0.1, atol=0.1)
 
 
 def test_head_starts_near_equal_probabilities():

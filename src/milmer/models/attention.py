@@ -34,18 +34,16 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         for layer in (self.value, self.out):
             init_linear(layer)
-        for layer in (
-            self.query,
-            self.key,
-        ):  # nearly uniform attention at first: a mean, from which it is easy to learn
-            init_linear(layer, gain=0.2)
+        for layer in (self.query, self.key):
+            init_linear(layer, gain=0.2)  # nearly uniform attention at first: a mean, from which it is easy to learn
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Let `queries` (B, L, D) attend to those `keys` (B, M, D) whose `mask` (B, M) is True; (B, L, D).
 
         A row without any key attends to all of them, so that no NaN arises: whoever calls masks what comes of it.
+        Where M is 0 the answer is 0.
         """
-        if keys.shape[1] == 0:
+        if queries.shape[1] == 0 or keys.shape[1] == 0:
             return torch.zeros_like(queries)  # (B, L, D)
         q = self._split(self.query(queries))  # (B, H, L, D/H)
         k = self._split(self.key(keys))  # (B, H, M, D/H)
