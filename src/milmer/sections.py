@@ -187,6 +187,7 @@ class Evaluation(Section):
     folds: int | None = Field(None, ge=3, description="folds; null: 5, or one a subject for subject")
     seed: int = Field(0, ge=0, description="seed of the split, the intervals and the chance level")
     permutations: int = Field(0, ge=0, description="re-runs with permuted labels for the chance level")
+    probes: bool = Field(True, description="deletion and shuffling tests after each fold")
     bootstraps: int = Field(1000, ge=100, description="resamples for intervals and the chance level")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,9 @@ def _learn(kind: str, store: Path, out: Path, resume: bool, jobs: int, config: C
         console.fail(f"stopped; nothing finished is lost: the same command with --resume goes on in {out}")
         raise typer.Exit(SAID) from None
     console.show_figures(figures)
+    notes = json.loads((out / "run.json").read_text(encoding="utf-8"))["notes"]
+    for note in console.together([n for n in notes if "attention has collapsed" in n]):
+        console.warn(note)
     console.say(f"{out}; next: milmer report {out}")
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.metadata
 import json
 import multiprocessing
 import os
-import platform
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -22,9 +18,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from milmer.config import Config, differences, dump, load_config
+from milmer.config import Config
 from milmer.errors import UserError
-from milmer.evaluation.protocols import Split, display_name, make_splits
+from milmer.evaluation.probes import learns_weights, probe_figures, wanted
+from milmer.evaluation.protocols import Split, make_splits
+from milmer.evaluation.run import Log, open_run, peak_memory, plain
 from milmer.evaluation.scoring import figures
 from milmer.processes import end_with
 from milmer.progress import Progress, silent
@@ -32,6 +30,9 @@ from milmer.store import IDENTITY, Store, write_json, write_table
 
 if TYPE_CHECKING:
     from milmer.training.data import Bags
+
+
+PROBES = "probes.parquet"
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def _run(
     kind: str, store: Store, config: Config, out: Path, resume: bool, jobs: int, progress: Progress
 ) -> list[dict[str, Any]]:
     begun = time.monotonic()
-    _open_run(kind, store, config, out, resume)
-    log = _Log(out / "log.txt")
+    open_run(kind, store, config, out, resume)
+    log = Log(out / "log.txt")
     log(f"{kind} {'resumed' if resume else 'started'}: {store.name}, store {store.fingerprint}")
     progress(0, 1, "loading")
     bags = _bags(store.path, _base(config).model_dump_json()).permuted(config.data.permute_labels)
@@ -132,15 +133,21 @@ def _run(
         log(f"{task.text}: done ({done} of {len(tasks)})")
     progress(len(tasks), len(tasks), "figures")
     classes = bags.labels.classes
-    predictions = pd.concat([pd.read_parquet(t.folder / "predictions.parquet") for t in tasks if not t.permutation])
+    own = [t for t in tasks if not t.permutation]
+    predictions = pd.concat([pd.read_parquet(t.folder / "predictions.parquet") for t in own])
     write_table(out / "predictions.parquet", predictions.reset_index(drop=True))
     null = [
         pd.concat([pd.read_parquet(t.folder / "predictions.parquet") for t in tasks if t.permutation == p])
         for p in range(1, permutations + 1)
     ]
     found = figures(predictions.reset_index(drop=True), config.evaluation, classes, permuted=null or None)
-    (out / "metrics.json").write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="utf-8")
+    (out / "metrics.json").write_text(json.dumps(plain(found), indent=1) + "\n", encoding="utf-8")
+    if any((t.folder / PROBES).exists() for t in own):
+        probed = pd.concat([pd.read_parquet(t.folder / PROBES) for t in own], ignore_index=True)
+        write_table(out / PROBES, probed)
+        write_json(out / "probes.json", plain(probe_figures(probed, config.evaluation, classes)))
     notes = [f"fold {s.fold}: {n}" for s in splits for n in s.notes]
+    notes += [f"fold {t.split.fold}: {n}" for t in own for n in _attention_notes(t)]
     if store.info.get("failed"):
         notes += [f"not in the store: {k}: {v}" for k, v in store.info["failed"].items()]
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -151,49 +158,11 @@ def _run(
         "label_rule": bags.labels.rule,
         "bags": len(bags.table),
         "seconds": round(record.get("seconds", 0.0) + time.monotonic() - begun, 1),
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
     }
     write_json(out / "run.json", record)
     log(f"{kind} finished in {record['seconds']:.0f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB")
     return found
-
-
-def _open_run(kind: str, store: Store, config: Config, out: Path, resume: bool) -> None:
-    record = out / "run.json"
-    if record.exists():
-        if not resume:
-            raise UserError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
-        old = load_config(file=out / "config.yaml")
-        if old != config:
-            differ = differences(old.model_dump(mode="json"), config.model_dump(mode="json"))
-            raise UserError(f"{out}: was begun with {'; '.join(differ)}; resume with the same values")
-        found = json.loads(record.read_text(encoding="utf-8"))
-        if found["fingerprint"] != store.fingerprint:
-            raise UserError(f"{out}: was begun on another store ({found['store']}); give another --out")
-        if found["kind"] != kind:
-            raise UserError(f"{out}: holds a run of 'milmer {found['kind']}', not of 'milmer {kind}'")
-        return
-    if out.is_file() or (out.exists() and any(out.iterdir())):
-        raise UserError(f"{out}: found files that are no run; give an empty or new folder as --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
-    (out / "config.yaml").write_text(dump(config), encoding="utf-8")
-    versions = {n: importlib.metadata.version(n) for n in ("milmer", "torch", "lightning", "transformers", "numpy")}
-    write_json(
-        record,
-        {
-            "kind": kind,
-            "protocol": config.evaluation.protocol,
-            "protocol_name": display_name(config.evaluation.protocol),
-            "store": str(store.path.resolve()),
-            "study": store.name,
-            "fingerprint": store.fingerprint,
-            "versions": versions | {"python": platform.python_version()},
-            "complete": False,
-        },
-    )
 
 
 def _base(config: Config) -> Config:
@@ -260,9 +229,12 @@ class _Ticks:
 def _fit_one(task: _Task, progress: Progress) -> None:
     """Fit one fold and write its predictions."""
     from milmer.training.fit import fit, predict_bags
+    from milmer.training.probes import probe_fold
 
     target = task.folder / "predictions.parquet"
-    if task.resume and target.exists() and (task.folder / "done.json").exists():
+    probing = bool(wanted(task.config)) and not task.permutation and len(task.split.test) > 0
+    probed = not probing or (task.folder / PROBES).exists()
+    if task.resume and target.exists() and probed and (task.folder / "done.json").exists():
         return
     config = task.config
     bags = _bags(task.store, _base(config).model_dump_json()).permuted(config.data.permute_labels)
@@ -289,9 +261,28 @@ def _fit_one(task: _Task, progress: Progress) -> None:
     table = _prediction_rows(config, bags, rows, prob, weights)
     table.insert(2, "fold", split.fold)
     table.insert(4, "part", np.repeat([n for n, _ in parts], [len(r) for _, r in parts]))
+    if probing:
+        progress(1, 1, f"{task.text}: what does the model use?")
+        found = probe_fold(config, bags, split.test, task.folder)
+        found.insert(2, "fold", split.fold)
+        found.insert(3, "seed", config.training.seed)
+        write_table(task.folder / PROBES, found)
     write_table(target, table)
     if task.permutation:  # what a null leaves behind is its predictions
         (task.folder / "model.safetensors").unlink()
+
+
+def _attention_notes(task: _Task) -> list[str]:
+    """Say where a fit's attention has collapsed, by its history."""
+    from milmer.training.watch import collapse_notes
+
+    history = task.folder / "history.csv"
+    if not learns_weights(task.config.model) or not history.exists():
+        return []
+    table = pd.read_csv(history)
+    best = int(table["val_loss"].to_numpy().argmin())
+    row = {str(name): table[name].iloc[best] for name in table}
+    return collapse_notes(row, looks_at_positions=task.config.model.selection.method == "softmax")
 
 
 def _prediction_rows(
@@ -326,35 +317,3 @@ def uses_ica(config: Config, store: Store) -> bool:
         return False
     kinds = set(config.data.reject)
     return any(kinds & set(store.recording(k).components) for k in store.keys)
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON-ready figures: NumPy scalars become Python's, and what is undefined becomes null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _peak_memory() -> int:
-    """Peak resident bytes of the largest process of this run."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-class _Log:
-    """Lines with a time in the run's log."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __call__(self, text: str) -> None:
-        with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

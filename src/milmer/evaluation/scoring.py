@@ -11,6 +11,7 @@ from milmer.evaluation.metrics import (
     LESS_IS_BETTER,
     PRINCIPAL,
     Floats,
+    Ints,
     classification,
     from_confusion,
     from_statistics,
@@ -185,22 +186,40 @@ def _resample(
     table: Rows, config: Evaluation, protocol: str, classes: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, Floats], str, int, int]:
     """Figures of the bootstrap's resamples (none where too few clusters), in words, and clusters and strata."""
+    cluster, stratum, how = clusters_of(table, protocol)
+    if stratum is None:
+        return {}, how, np.unique(cluster).size, 1
+    weights = cluster_weights(stratum, config.bootstraps, rng)  # (R, G)
+    sums = bootstrap_statistics(table.y, table.p, cluster, weights)
+    return from_statistics(sums, classes), how, int(stratum.size), int(np.unique(stratum).size)
+
+
+def clusters_of(table: Rows, protocol: str) -> tuple[Ints, Ints | None, str]:
+    """Return what an interval resamples: subjects under ``subject``, else trials within each subject.
+
+    Returns
+    -------
+    cluster : ndarray of int64, shape (n,)
+        Cluster of each row, 0 to G-1.
+    stratum : ndarray of int64, shape (G,), or None
+        Stratum of each cluster; None where there are too few clusters for an interval.
+    how : str
+        That in words.
+    """
     by_subject = protocol == "subject"
-    cluster = table.person if by_subject else table.trial
-    names, first = np.unique(cluster, return_index=True)
+    names, cluster = np.unique(table.person if by_subject else table.trial, return_inverse=True)
+    first = np.unique(cluster, return_index=True)[1]  # (G,)
     unit = "subjects" if by_subject else "trials"
     if names.size < FEWEST_CLUSTERS:
-        return {}, f"none from {names.size} {unit}: at least {FEWEST_CLUSTERS} needed", names.size, 1
-    stratum = np.zeros(names.size, dtype=np.int64) if by_subject else table.person[first]
+        return cluster, None, f"none from {names.size} {unit}: at least {FEWEST_CLUSTERS} needed"
+    stratum = np.zeros(names.size, dtype=np.int64) if by_subject else table.person[first]  # (G,)
     groups = np.unique(stratum).size
     how = f"bootstrap over {names.size} {unit}"
     if 3 * groups > names.size:  # a trial or two a subject: next to nothing to resample within
-        stratum, groups = np.zeros(names.size, dtype=np.int64), 1
+        stratum = np.zeros(names.size, dtype=np.int64)
     elif not by_subject:
         how += f" within {groups} subject{'s' * (groups != 1)}"
-    weights = cluster_weights(stratum, config.bootstraps, rng)  # (R, G)
-    sums = bootstrap_statistics(table.y, table.p, cluster, weights)
-    return from_statistics(sums, classes), how, int(names.size), int(groups)
+    return cluster, stratum, how
 
 
 def _hold(

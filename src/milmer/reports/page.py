@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from milmer.config import dump
 from milmer.errors import UserError
-from milmer.reports import brain, examples, figures, words
+from milmer.reports import brain, examples, figures, probes, words
 from milmer.reports.reading import Run, read_run, started
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -106,6 +106,11 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
         "confusions": figures.confusion_tables(run),
         "subjects": figures.subject_plot(run),
         "curves": figures.learning_curves(run),
+        "attention_curves": probes.attention_curves(run),
+        "attention_notes": probes.attention_notes(run),
+        "probe_heads": probes.heads(),
+        "deletion": probes.deletion(run),
+        "added": probes.added(run),
         "cards": cards,
         "modalities": config.data.modalities,
         "keep": config.model.selection.keep if config.model.selection.method != "mean" else 0,

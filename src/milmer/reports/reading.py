@@ -37,6 +37,8 @@ class Run:
         The store the run was made from.
     store_fault : str
         Why there is no `store`, in one sentence.
+    probes : list of dict
+        ``probes.json``; empty where there is none.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Run:
     classes: tuple[str, ...]
     store: Store | None
     store_fault: str = ""
+    probes: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
     def part(self) -> str:
@@ -80,6 +83,13 @@ class Run:
             place = (row.get("name"), row.get("level"), row.get("part"), row.get("subject"))
             if place == (name, level, self.part, subject) and row.get("value") is not None:
                 return row
+        return None
+
+    def probe(self, name: str, probe: str, level: str) -> Mapping[str, Any] | None:
+        """Return the figure `name` of a probe, or of a difference of two, at `level`; None where it is not there."""
+        for row in self.probes:
+            if (row.get("name"), row.get("probe"), row.get("level")) == (name, probe, level):
+                return row if row.get("value") is not None else None
         return None
 
 
@@ -121,6 +131,7 @@ def read_run(path: Path, store: Path | None = None) -> Run:
             f"of {', '.join(classes) or 'some'}; run again"
         )
     metrics = json.loads((path / "metrics.json").read_text("utf-8")) if (path / "metrics.json").exists() else []
+    probes = json.loads((path / "probes.json").read_text("utf-8")) if (path / "probes.json").exists() else []
     opened, fault = _open_store(record, store)
     return Run(
         path=path,
@@ -132,6 +143,7 @@ def read_run(path: Path, store: Path | None = None) -> Run:
         classes=classes,
         store=opened,
         store_fault=fault,
+        probes=probes,
     )
 
 

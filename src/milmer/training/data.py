@@ -163,7 +163,7 @@ class Bags(Dataset[Bag]):
                 if "eeg" in self.config.modalities:
                     self._read_eeg(int(window), key, eeg[i, j], eeg_mask[i, j], sample_mask[i, j])
                 for k in np.flatnonzero(faces[i, j] >= 0):
-                    frames[i, j, k] = self._frame(key, int(faces[i, j, k]))  # (P, P, 3)
+                    frames[i, j, k] = self.frame(key, int(faces[i, j, k]))  # (P, P, 3)
         frame_mask = torch.from_numpy(faces >= 0)  # (B, W, N)
         channel_mask = torch.from_numpy(eeg_mask)  # (B, W, C)
         return Bag(
@@ -196,7 +196,11 @@ class Bags(Dataset[Bag]):
             channels[:] = self.present[key]
             samples[:have] = True
 
-    def _frame(self, key: str, row: int) -> NDArray[np.uint8]:
+    def frame(self, key: str, row: int) -> NDArray[np.uint8]:
+        """Return the crop in `row` of the face track of recording `key`, uint8 (P, P, 3).
+
+        Where frames are kept in memory, only those that some bag holds can be had.
+        """
         if self._frames is not None:
             kept: NDArray[np.uint8] = self._frames[self._kept[key, row]]  # (P, P, 3)
             return kept

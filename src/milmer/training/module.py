@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from milmer.config import Training
 from milmer.evaluation.metrics import classification
+from milmer.evaluation.probes import learns_weights
 from milmer.models.bag import Bag, Prediction
 from milmer.models.milmer import Milmer
 from milmer.training.data import augment
+from milmer.training.watch import AttentionWatch, valid_frames
 
 Batch = tuple[Bag, Tensor, Tensor]  # bag, (B,), (B, 2)
 
@@ -42,6 +44,7 @@ class MilmerModule(lightning.LightningModule):
         self.register_buffer("class_weights", class_weights)
         self.history: list[dict[str, float]] = []
         self._losses: list[float] = []
+        self._watch = AttentionWatch(model.config.selection.keep) if _weighs_frames(model) else None
         self._seen: list[tuple[Tensor, Tensor, float]] = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -65,13 +68,18 @@ class MilmerModule(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Begin the epoch's validation figures."""
         self._seen = []
+        if self._watch is not None:
+            self._watch.begin()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the validation probabilities."""
         bag, y, _ = batch
-        logits = self.model(bag).logits.float()  # (B, classes)
+        said: Prediction = self.model(bag)
+        logits = said.logits.float()  # (B, classes)
         loss = float(nn.functional.cross_entropy(logits, y, reduction="sum"))
         self._seen.append((logits.softmax(-1).cpu(), y.cpu(), loss))
+        if self._watch is not None:
+            self._watch.add(said.frame_weights, valid_frames(bag))
 
     def on_validation_epoch_end(self) -> None:
         """Log validation loss and macro-F1; both decide about stopping, neither sees a test row."""
@@ -91,6 +99,7 @@ class MilmerModule(lightning.LightningModule):
                     "val_accuracy": figures["accuracy"],
                     "lr": float(self.optimizers().param_groups[0]["lr"]),  # type: ignore[union-attr]  # one optimiser
                 }
+                | ({} if self._watch is None else self._watch.end())
             )
 
     def configure_optimizers(self) -> Any:
@@ -125,10 +134,19 @@ class MilmerModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the learning curve with the state it belongs to."""
         checkpoint["history"] = self.history
+        if self._watch is not None:
+            checkpoint["attention"] = self._watch.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the learning curve up again."""
         self.history = list(checkpoint["history"])
+        if self._watch is not None:
+            self._watch.load(checkpoint.get("attention", {}))
+
+
+def _weighs_frames(model: Milmer) -> bool:
+    """Whether the network learns weights of frames, so that there is attention to watch."""
+    return "face" in model.modalities and learns_weights(model.config)
 
 
 def fit_loss(said: Prediction, y: Tensor, auxiliary: float = 0.0, class_weights: Tensor | None = None) -> Tensor:

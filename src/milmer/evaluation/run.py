@@ -1,0 +1,97 @@
+"""A run's folder: opened or begun, its log, and JSON that other tools read."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from milmer.config import Config, differences, dump, load_config
+from milmer.errors import UserError
+from milmer.evaluation.protocols import display_name
+from milmer.store import Store, write_json
+
+
+def open_run(kind: str, store: Store, config: Config, out: Path, resume: bool) -> None:
+    """Begin a run in `out`, or check that the one in it is the same.
+
+    Raises
+    ------
+    UserError
+        If `out` holds another run, holds one and `resume` is false, or cannot be written.
+    """
+    record = out / "run.json"
+    if record.exists():
+        if not resume:
+            raise UserError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
+        old = load_config(file=out / "config.yaml")
+        if old != config:
+            differ = differences(old.model_dump(mode="json"), config.model_dump(mode="json"))
+            raise UserError(f"{out}: was begun with {'; '.join(differ)}; resume with the same values")
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found["fingerprint"] != store.fingerprint:
+            raise UserError(f"{out}: was begun on another store ({found['store']}); give another --out")
+        if found["kind"] != kind:
+            raise UserError(f"{out}: holds a run of 'milmer {found['kind']}', not of 'milmer {kind}'")
+        return
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise UserError(f"{out}: found files that are no run; give an empty or new folder as --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
+    (out / "config.yaml").write_text(dump(config), encoding="utf-8")
+    versions = {n: importlib.metadata.version(n) for n in ("milmer", "torch", "lightning", "transformers", "numpy")}
+    write_json(
+        record,
+        {
+            "kind": kind,
+            "protocol": config.evaluation.protocol,
+            "protocol_name": display_name(config.evaluation.protocol),
+            "store": str(store.path.resolve()),
+            "study": store.name,
+            "fingerprint": store.fingerprint,
+            "versions": versions | {"python": platform.python_version()},
+            "complete": False,
+        },
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return JSON-ready figures: NumPy scalars become Python's, and what is undefined becomes null."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def peak_memory() -> int:
+    """Peak resident bytes of the largest process of this run."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+class Log:
+    """Lines with a time in the run's log."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, text: str) -> None:
+        """Add a line; a disk that is full does not end the run here."""
+        with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
