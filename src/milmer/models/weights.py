@@ -15,40 +15,35 @@ from safetensors.torch import load_file, save_file
 from milmer.config import Model
 from milmer.errors import UserError
 from milmer.models.backbone import Backbone, BackboneSpec, build_net
-from milmer.models.milmer import Milmer
+from milmer.models.baselines import PAIR, BandPowerLogistic, DeepCCA, Ensemble, Pair
+from milmer.models.milmer import Milmer, Modality
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "milmer-model", 1
+AnyModel = Milmer | Ensemble | DeepCCA | BandPowerLogistic  # each answers a Bag with a Prediction
 
 
-def save_model(model: Milmer, folder: Path, extra: Mapping[str, Any]) -> None:
+def save_model(model: AnyModel, folder: Path, extra: Mapping[str, Any]) -> None:
     """Write `model` to `folder` as model.safetensors and config.json.
 
     Each file is written under another name and then renamed, so that an interrupted write leaves the old one whole.
 
     Parameters
     ----------
-    model : Milmer
+    model : Milmer, Ensemble, DeepCCA or BandPowerLogistic
         Its weights, with the EEG scales fitted, and with what its backbone is: loading needs neither hub nor folder.
     folder : Path
         Made if it does not exist; other files in it are left alone.
     extra : mapping
         What else a user of the weights must know, as plain JSON values: class names, channel names and positions, rate,
-        window, the data configuration. `load_model` returns it.
+        window, the data configuration. `load_model` returns it, and it becomes the model's `about`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    model.about = dict(extra)
     described = {
         "format": FORMAT,
         "version": VERSION,
-        "model": model.config.model_dump(mode="json"),
-        "n_classes": model.n_classes,
-        "n_times": model.n_times,
-        "sfreq": model.sfreq,
-        "px": model.px,
-        "n_frames": model.n_frames,
-        "n_windows": model.n_windows,
-        "modalities": list(model.modalities),
-        "backbone": model.backbone.spec.to_dict() if "face" in model.modalities else None,
+        **_describe(model),
         "parameters": sum(p.numel() for p in model.parameters()),
         "extra": dict(extra),
     }
@@ -58,12 +53,12 @@ def save_model(model: Milmer, folder: Path, extra: Mapping[str, Any]) -> None:
     _replace(folder / CONFIG, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
-def load_model(folder: Path) -> tuple[Milmer, dict[str, Any]]:
+def load_model(folder: Path) -> tuple[AnyModel, dict[str, Any]]:
     """Read what `save_model` wrote; the model comes in evaluation mode, on the CPU.
 
     Returns
     -------
-    model : Milmer
+    model : Milmer, Ensemble, DeepCCA or BandPowerLogistic
     extra : dict
         What was given to `save_model`.
 
@@ -81,30 +76,84 @@ def load_model(folder: Path) -> tuple[Milmer, dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / WEIGHTS}: not readable as safetensors ({error}); write it again") from error
     try:
-        config = Model.model_validate(described["model"])
-        px = int(described["px"])
-        backbone = None
-        if described["backbone"] is not None:
-            spec = BackboneSpec.from_dict(described["backbone"])
-            stages = config.trainable_stages
-            backbone = Backbone(build_net(spec), spec, px=px, width=config.width, trainable_stages=stages)
-        model = Milmer(
-            config,
-            n_classes=int(described["n_classes"]),
-            n_times=int(described["n_times"]),
-            sfreq=float(described["sfreq"]),
-            px=px,
-            n_frames=int(described["n_frames"]),
-            n_windows=int(described["n_windows"]),
-            modalities=tuple(described["modalities"]),
-            backbone=backbone,
-        )
+        model = _build(described)
         extra = dict(described["extra"])
     except (KeyError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{folder / CONFIG}: does not describe a model ({type(error).__name__}: {why})") from error
     fill(model, tensors, str(folder / WEIGHTS))
+    model.about = dict(extra)
     return model.eval(), extra
+
+
+def _describe(model: AnyModel) -> dict[str, Any]:
+    """Say what `_build` needs to make the model again, without its tensors."""
+    config = model.config.model_dump(mode="json")
+    if isinstance(model, Pair):
+        return {
+            "kind": model.kind,
+            "model": config,
+            "members": {name: _describe(member) for name, member in model.members().items()},
+        }
+    described = {
+        "kind": "milmer" if isinstance(model, Milmer) else model.kind,
+        "model": config,
+        "n_classes": model.n_classes,
+        "n_times": model.n_times,
+        "sfreq": model.sfreq,
+        "px": model.px,
+        "n_frames": model.n_frames,
+        "n_windows": model.n_windows,
+    }
+    if isinstance(model, BandPowerLogistic):
+        return described | {"electrodes": len(model.positions)}
+    backbone = model.backbone.spec.to_dict() if "face" in model.modalities else None
+    eeg = model.eeg_tokens.architecture if "eeg" in model.modalities else None
+    return described | {
+        "n_chans": model.n_chans,
+        "modalities": list(model.modalities),
+        "backbone": backbone,
+        "eeg_architecture": eeg,
+    }
+
+
+def _build(described: Mapping[str, Any]) -> AnyModel:
+    """Make the model that `_describe` described; a folder of before there were kinds holds the network."""
+    kind = described.get("kind", "milmer")
+    config = Model.model_validate(described["model"])
+    if kind in (Ensemble.kind, DeepCCA.kind):
+        members: dict[Modality, Milmer] = {}
+        for name in PAIR:
+            member = _build(described["members"][name])
+            if not isinstance(member, Milmer):
+                raise ValueError(f"member {name} is no network")
+            members[name] = member
+        return Ensemble(config, members) if kind == Ensemble.kind else DeepCCA(config, members)
+    sizes: dict[str, Any] = {
+        "n_classes": int(described["n_classes"]),
+        "n_times": int(described["n_times"]),
+        "sfreq": float(described["sfreq"]),
+        "px": int(described["px"]),
+        "n_frames": int(described.get("n_frames", 10)),
+        "n_windows": int(described.get("n_windows", 1)),
+    }
+    if kind == BandPowerLogistic.kind:
+        return BandPowerLogistic(config, electrodes=int(described["electrodes"]), **sizes)
+    if kind != "milmer":
+        raise ValueError(f"kind {kind!r} is unknown; use a matching milmer")
+    backbone = None
+    if described["backbone"] is not None:
+        spec = BackboneSpec.from_dict(described["backbone"])
+        stages = config.trainable_stages
+        backbone = Backbone(build_net(spec), spec, px=sizes["px"], width=config.width, trainable_stages=stages)
+    return Milmer(
+        config,
+        n_chans=int(described.get("n_chans", 32)),
+        modalities=tuple(described["modalities"]),
+        backbone=backbone,
+        eeg_architecture=described.get("eeg_architecture"),
+        **sizes,
+    )
 
 
 def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
@@ -132,7 +181,10 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: st
 
 
 def _resizable(name: str, found: tuple[int, ...], mine: tuple[int, ...]) -> bool:
-    table = name.startswith("eeg_tokens.scale.") and name.rpartition(".")[2] in ("positions", "values")
+    table = name.removeprefix("eeg.").startswith("eeg_tokens.scale.") and name.rpartition(".")[2] in (
+        "positions",
+        "values",
+    )
     return table and len(found) == len(mine) and found[1:] == mine[1:]  # as many rows as electrodes were fitted
 
 

@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 
 from milmer.config import Config
 from milmer.errors import UserError
+from milmer.models.baselines import PAIR
 from milmer.models.milmer import Milmer
-from milmer.models.weights import load_model, save_model
+from milmer.models.weights import AnyModel, load_model, save_model
 from milmer.progress import Progress, silent
 from milmer.store import content_hash, write_json
+from milmer.training.bandpower import fit_bandpower
 from milmer.training.data import Bags, make_loader
+from milmer.training.members import class_weights, combine, member_config, member_rows, only
 from milmer.training.module import MilmerModule
 
 
@@ -88,20 +91,29 @@ def fit(
     progress: Progress = silent,
     text: str = "fit",
 ) -> Fit:
-    """Fit a network on the rows `train`, choosing the epoch on the rows `validation`.
+    """Fit a model on the rows `train`, choosing the epoch on the rows `validation`.
+
+    What is fitted hangs on ``model.fusion.method``: one network; two, each of one modality, that are then made one
+    (ensemble, deepcca); or no network (bandpower-logistic).
 
     Parameters
     ----------
     bags : Bags
         The data; only rows in `train` and `validation` are read.
     folder : Path
-        Gets ``model.safetensors``, ``config.json``, ``history.csv``; ``last.ckpt`` while it goes on.
+        Gets ``model.safetensors``, ``config.json``, ``history.csv``; ``last.ckpt``, or a folder for each of two
+        networks, while it goes on.
     resume : bool
         Go on from ``last.ckpt`` where there is one; the result is bit-equal to an uninterrupted fit.
 
     Returns
     -------
     Fit
+
+    Raises
+    ------
+    UserError
+        If the method needs a modality that is not asked for, or that no training row holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "done.json"
@@ -109,14 +121,86 @@ def fit(
         [config.model_dump(mode="json"), bags.store.fingerprint, train.tolist(), validation.tolist(), bags.labels.rule]
     )
     if resume and done.exists() and json.loads(done.read_text())["key"] == key:
+        _sweep(folder)
         return Fit(folder, pd.read_csv(folder / "history.csv"))
+    done.unlink(missing_ok=True)
+    method = config.model.fusion.method
+    if method in ("ensemble", "deepcca") and len(config.data.modalities) < 2:
+        raise UserError(
+            f"model.fusion.method {method} joins a model of the EEG with one of the face, data.modalities is "
+            f"{','.join(config.data.modalities)}; use --modalities eeg,face or another method"
+        )
     bags.check(train)
     torch.set_num_threads(config.training.threads)
+    model: AnyModel
+    if method in ("ensemble", "deepcca"):
+        model, history = _fit_pair(config, bags, train, validation, folder, resume, progress, text)
+    elif method == "bandpower-logistic":
+        model, history = fit_bandpower(config, bags, train, validation, progress, text)
+    else:
+        model, history = _fit_network(config, bags, train, validation, folder, key, resume, progress, text)
+    save_model(model, folder, model_record(config, bags))
+    part = folder / ".history.csv.part"
+    history.to_csv(part, index=False)
+    part.replace(folder / "history.csv")
+    best = {n: int(np.argmin(h["val_loss"])) for n, h in history.groupby("member")} if "member" in history else None
+    write_json(done, {"key": key, "best_epoch": best or int(np.argmin(history["val_loss"]))})
+    _sweep(folder)
+    return Fit(folder, history)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what only an unfinished fit needs."""
+    for scratch in (*folder.glob("*.ckpt"), folder / "fit.json"):
+        scratch.unlink(missing_ok=True)
+    for name in PAIR:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _fit_pair(
+    config: Config,
+    bags: Bags,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    folder: Path,
+    resume: bool,
+    progress: Progress,
+    text: str,
+) -> tuple[AnyModel, pd.DataFrame]:
+    """Fit a model of each modality alone in a folder of its own, then make them one."""
+    folders = {name: folder / name for name in PAIR}
+    for i, name in enumerate(PAIR):
+        rows = member_rows(bags, train, validation, name, config.training.seed)
+        fit(
+            member_config(config, name),
+            only(bags, name),
+            *rows,
+            folders[name],
+            resume=resume,
+            progress=lambda done, total, said, i=i: progress(i * total + done, len(PAIR) * total, said),
+            text=f"{text}, {name} alone",
+        )
+    device = "cuda" if _accelerator(config.training.device) == "gpu" else "cpu"
+    return combine(config, bags, train, validation, folders, device=device, progress=progress, text=text)
+
+
+def _fit_network(
+    config: Config,
+    bags: Bags,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    folder: Path,
+    key: str,
+    resume: bool,
+    progress: Progress,
+    text: str,
+) -> tuple[Milmer, pd.DataFrame]:
+    """Run Lightning's loop and take the best epoch's weights."""
     model = build_model(config, bags, train)
     settings = config.training
     y = bags.labels.y[train]
     steps = settings.epochs * int(np.ceil(len(train) / settings.batch))
-    weights = _class_weights(y, len(bags.labels.classes)) if settings.class_weights else None
+    weights = class_weights(y, len(bags.labels.classes)) if settings.class_weights else None
     module = MilmerModule(model, settings, steps, weights)
     best = ModelCheckpoint(
         dirpath=folder, filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
@@ -125,8 +209,8 @@ def fit(
     started = folder / "fit.json"
     going_on = resume and last.exists() and started.exists() and json.loads(started.read_text())["key"] == key
     if not going_on:
-        for stale in (*folder.glob("*.ckpt"), done):
-            stale.unlink(missing_ok=True)
+        for stale in folder.glob("*.ckpt"):
+            stale.unlink()
         write_json(started, {"key": key})
     with _quiet():
         trainer = lightning.Trainer(
@@ -155,12 +239,7 @@ def fit(
         raise KeyboardInterrupt
     state = torch.load(folder / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
-    save_model(model, folder, model_record(config, bags))
-    write_json(done, {"key": key, "best_epoch": int(np.argmin([h["val_loss"] for h in module.history]))})
-    for scratch in folder.glob("*.ckpt"):
-        scratch.unlink()
-    started.unlink()
-    return Fit(folder, pd.DataFrame(module.history))
+    return model, pd.DataFrame(module.history)
 
 
 def build_model(config: Config, bags: Bags, train: NDArray[np.int64]) -> Milmer:
@@ -176,6 +255,7 @@ def build_model(config: Config, bags: Bags, train: NDArray[np.int64]) -> Milmer:
         px=config.data.px,
         n_frames=config.data.frames,
         n_windows=bags.members.shape[1],
+        n_chans=bags.channels,
     )
     torch.set_rng_state(generator_state)
     if "eeg" in config.data.modalities:
@@ -224,13 +304,6 @@ def predict_bags(
             prob.append(answer.logits.float().softmax(-1).cpu())  # (B, classes)
             weights.append(answer.frame_weights.float().cpu())  # (B, W, N)
     return torch.cat(prob).numpy(), torch.cat(weights).numpy()
-
-
-def _class_weights(y: NDArray[np.int64], classes: int) -> torch.Tensor:
-    counts = np.bincount(y, minlength=classes)  # (classes,)
-    present = np.maximum(counts, 1)
-    weights = np.where(counts > 0, len(y) / (present * max(1, (counts > 0).sum())), 0.0)  # (classes,)
-    return torch.tensor(weights, dtype=torch.float32)
 
 
 def _accelerator(device: str) -> str:
