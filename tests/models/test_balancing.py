@@ -159,3 +159,12 @@ def test_without_balancing_the_tokens_stay_apart_in_order():
     other.tokens[:, 1, 2] += torch.randn(D)
     changed = (make("none")(other).values != visual.values).any(-1).unflatten(1, (K, T))
     assert changed.nonzero().tolist() == [[0, 1, 2], [1, 1, 2]]
+
+
+@every
+def test_half_precision_stays_finite_and_near(method):
+    balance, given = make(method), kept()
+    given.mask[0] = False
+    with torch.autocast("cpu", torch.bfloat16):
+        half = balance(given).values.float()
+    torch.testing.assert_close(half, balance(given).values, rtol=0.1, atol=0.1)

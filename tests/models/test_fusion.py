@@ -157,6 +157,19 @@ def test_the_weight_of_a_frame_reaches_the_answer(method, balancing, k):
         assert not slope[row, :, 1 - row].any()
 
 
+@every
+@pytest.mark.parametrize("balancing", BALANCINGS)
+def test_every_pair_with_a_balancing_trains_in_the_network(method, balancing, net, bag):
+    # Fresh visual tokens are nearly alike, so that attention to them has hardly a gradient: noise would not show it.
+    model = net({"model": {"fusion": {"method": method}, "balancing": {"method": balancing}}}).train()
+    assert isinstance(model.fuse, FUSIONS[method]) and isinstance(model.balance, BALANCINGS[balancing])
+    torch.nn.functional.cross_entropy(model(bag(b=4)).logits, torch.arange(4)).backward()
+    for part in ("select", "balance", "fuse"):
+        for name, parameter in getattr(model, part).named_parameters():
+            assert parameter.grad is not None, f"{part}.{name}"
+            assert parameter.grad.norm() > 1e-6 * parameter.norm(), f"{part}.{name}"
+
+
 def test_in_cross_modal_attention_what_is_alone_passes_unchanged():
     fuse = make("cross-modal")
     assert isinstance(fuse, CrossModalFuse)
