@@ -125,38 +125,6 @@ def test_the_number_kept_falls_to_k():
     assert counts == [[20, 10], [13, 7], [6, 3]]
 
 
-def test_training_moves_the_choice_to_informative_frames():
-    torch.manual_seed(0)
-    random = torch.Generator().manual_seed(0)
-    select = make(keep=2, width=8, hidden=16, exploration=0.5)
-    head = torch.nn.Linear(8, 2)
-    optimizer = torch.optim.Adam([*select.parameters(), *head.parameters()], 1e-2)
-
-    def bags(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        y = torch.randint(0, 2, (n,), generator=random)
-        frames = torch.randn(n, 10, 2, 8, generator=random)
-        where = torch.randint(0, 10, (n,), generator=random)
-        frames[torch.arange(n), where, :, 0] += (4.0 * y - 2)[:, None]  # says which class
-        frames[torch.arange(n), where, :, 1] += 2.0  # says that it speaks
-        return frames, y, where
-
-    def found() -> float:
-        frames, _, where = bags(400)
-        _, weights = select.eval()(frames, full(400, 1, 10))
-        return float((weights[:, 0].argmax(1) == where).float().mean())
-
-    before = found()
-    for step in range(200):
-        frames, y, _ = bags(64)
-        select.train().warmth = max(0.0, 1 - step / 100)
-        kept, _ = select(frames, full(64, 1, 10))
-        loss = torch.nn.functional.cross_entropy(head(kept.tokens.mean((1, 2))), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert before < 0.4 and found() > 0.7
-
-
 def test_mean_keeps_all_that_is_there():
     mask = torch.tensor([[[True, True, False, True]]])
     kept, weights = make_selection(6, Selection(method="mean"))(torch.ones(1, 4, 2, 6), mask)

