@@ -48,10 +48,16 @@ def simulate(
     stimulus_signature: Annotated[
         bool, typer.Option("--stimulus-signature", help="Give every stimulus a trace of its own, and its own label.")
     ] = False,
+    expressions: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Write N still faces a class instead, to pretrain on.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
     jobs: Jobs = CORES,
 ) -> None:
     """Write a study with a known truth, in DEAP's exact layout."""
+    if expressions is not None:
+        _simulate_expressions(out, subjects, expressions, seed, jobs)
+        return
     from milmer.datasets.simulated import SimulationOptions, simulate_study
 
     width, _, height = size.lower().partition("x")
@@ -71,6 +77,17 @@ def simulate(
     with console.progress_bar("simulate") as progress:
         simulate_study(out, options, jobs=jobs, progress=progress)
     console.say(f"{out}: {subjects} subjects, {trials} trials each; next: milmer prepare deap {out} --out STORE")
+
+
+def _simulate_expressions(out: Path, people: int, per_class: int, seed: int, jobs: int) -> None:
+    from milmer.datasets.simulated_expressions import CLASSES, simulate_expressions
+
+    with console.progress_bar("simulate") as progress:
+        simulate_expressions(out, people=people, per_class=per_class, seed=seed, jobs=jobs, progress=progress)
+    console.say(
+        f"{out}: {people} people, {per_class} pictures of each of {len(CLASSES)} classes; "
+        f"next: milmer pretrain faces {out} --group-by prefix --out BACKBONE"
+    )
 
 
 @app.command(rich_help_panel=ROAD)
