@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-VERBS = ("prepare", "inspect", "pretrain", "evaluate", "train", "report", "predict", "simulate", "config")
+VERBS = ("prepare", "inspect", "pretrain", "evaluate", "ablate", "train", "report", "predict", "simulate", "config")
 
 
 class _InOrder(TyperGroup):

@@ -1,0 +1,179 @@
+"""What each ablation compares: its cells, what each changes, and the paper's figure where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, get_args
+
+from milmer.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from milmer.config import Config
+
+# Heads the column of the paper's figures: they are of another protocol than any honest one.
+PAPER_COLUMN = "paper, accuracy %, random windows within subject (leaky protocol)"
+PAPER_NOTE = (
+    "The paper's figures are of random windows within each subject: windows of one trial are in training and in the "
+    "test, and the best epoch was chosen on the test windows, so they largely measure whether a trial is recognised. "
+    "They are on DEAP, and comparable with one another only, never with the other columns. A dash: no figure known."
+)
+TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "balancing": "How many visual tokens meet the EEG (the paper's Table 4)",
+        "fusion": "How the modalities are fused (the paper's Table 5, and more)",
+        "components": "What each component adds (the paper's Table 6)",
+        "selection": "How frames are chosen",
+    }
+)
+KINDS = tuple(TITLES)
+BOTH, FACE, EEG = ("eeg", "face"), ("face",), ("eeg",)
+QUERIES = (16, 32, 64, 147, 196)
+PAPER_QUERIES = 64
+# Accuracy in %, the paper's Tables 4, 5 and 6, as far as they are known.
+TABLE_4: Mapping[str, float] = MappingProxyType(
+    {"16-queries": 93.84, "32-queries": 95.05, "64-queries": 96.72, "147-queries": 95.51, "none": 89.91, "mlp": 88.83}
+)
+TABLE_5: Mapping[str, float] = MappingProxyType({"transformer": 96.72, "concatenation": 89.88, "deepcca": 88.13})
+TABLE_6: Mapping[str, float] = MappingProxyType({"tuned-mil-attention": 96.72, "frozen-mil-none": 89.83})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of an ablation's table.
+
+    Parameters
+    ----------
+    name : str
+        Names the row, its folder and the word for ``--cells``.
+    overrides : mapping of str to value
+        Dotted keys of the configuration that this cell sets.
+    needs : tuple of str
+        Modalities without which the cell compares nothing.
+    paper : float or None
+        The paper's accuracy in %, of its leaky protocol; None where none is known.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    needs: tuple[str, ...] = FACE
+    paper: float | None = None
+
+    def apply(self, config: Config, seed: int) -> Config:
+        """Return the configuration of this cell and training seed.
+
+        Re-runs with permuted labels and probes are left out: they would multiply the work of every cell, and are of
+        no use to a comparison.
+        """
+        from milmer.config import validate
+
+        values = config.model_dump(mode="json")
+        extra = {"training.seed": seed, "evaluation.permutations": 0, "evaluation.probes": False}
+        for key, value in {**self.overrides, **extra}.items():
+            *parents, last = key.split(".")
+            leaf = values
+            for parent in parents:
+                leaf = leaf[parent]
+            leaf[last] = value
+        return validate(values, f"cell {self.name}")
+
+
+def plan(kind: str, config: Config) -> tuple[Cell, ...]:
+    """Return the cells of an ablation, in the order of its table.
+
+    Parameters
+    ----------
+    kind : {'balancing', 'fusion', 'components', 'selection'}
+        Which ablation.
+    config : Config
+        What the cells change; `components` takes its multiple-instance selection from it.
+
+    Raises
+    ------
+    UserError
+        If there is no such ablation.
+    """
+    if kind == "balancing":
+        return _balancing()
+    if kind == "fusion":
+        return _fusion()
+    if kind == "components":
+        return _components(config.model.selection.method)
+    if kind == "selection":
+        return _selection()
+    raise UserError(f"ablation '{kind}': found no such ablation, expected {', '.join(KINDS)}{nearest(kind, KINDS)}")
+
+
+def choose(cells: Sequence[Cell], names: Iterable[str]) -> tuple[Cell, ...]:
+    """Return the cells of these names, in the plan's order; all of them without a name.
+
+    Raises
+    ------
+    UserError
+        If there is no cell of a name.
+    """
+    wanted = list(names)
+    known = [c.name for c in cells]
+    for name in wanted:
+        if name not in known:
+            raise UserError(
+                f"--cells {name}: found no such cell, expected some of {', '.join(known)}{nearest(name, known)}"
+            )
+    return tuple(c for c in cells if not wanted or c.name in wanted)
+
+
+def best_known(kind: str) -> str:
+    """Return the name of the paper's own choice, to compare with where the user's own is no cell."""
+    return {
+        "balancing": f"{PAPER_QUERIES}-queries",
+        "fusion": "transformer",
+        "components": "tuned-mil-attention",
+        "selection": "gated-topk",
+    }[kind]
+
+
+def _balancing() -> tuple[Cell, ...]:
+    """Table 4. The MLP makes as many tokens as the paper's best, whatever the preset has, so that the rows compare."""
+    method, queries = "model.balancing.method", "model.balancing.queries"
+    rows: dict[str, dict[str, Any]] = {f"{n}-queries": {method: "cross-attention", queries: n} for n in QUERIES}
+    rows |= {"none": {method: "none"}, "mlp": {method: "mlp", queries: PAPER_QUERIES}}
+    return tuple(Cell(name, values, FACE, TABLE_4.get(name)) for name, values in rows.items())
+
+
+def _fusion() -> tuple[Cell, ...]:
+    """Table 5, two more ways to use both modalities, each modality alone, and the classical floor."""
+    method, given = "model.fusion.method", "data.modalities"
+    cells = [
+        Cell(name, {method: name, given: list(BOTH)}, BOTH, TABLE_5.get(name))
+        for name in ("transformer", "concatenation", "deepcca", "cross-modal", "ensemble")
+    ]
+    cells.append(Cell("eeg-only", {method: "transformer", given: list(EEG)}, EEG))
+    cells.append(Cell("face-only", {method: "transformer", given: list(FACE)}, FACE))
+    cells.append(Cell("bandpower-logistic", {method: "bandpower-logistic", given: list(EEG)}, EEG))
+    return tuple(cells)
+
+
+def _components(own: str) -> tuple[Cell, ...]:
+    """Table 6, all eight combinations. Multiple-instance selection is the user's own unless that takes one frame."""
+    mil = "gated-topk" if own == "middle-frame" else own
+    cells = []
+    for swin, stages in (("tuned", "all"), ("frozen", 0)):
+        for frames, method in (("mil", mil), ("middle", "middle-frame")):
+            for tokens, balancing in (("attention", "cross-attention"), ("none", "none")):
+                name = f"{swin}-{frames}-{tokens}"
+                overrides = {
+                    "model.trainable_stages": stages,
+                    "model.selection.method": method,
+                    "model.balancing.method": balancing,
+                }
+                cells.append(Cell(name, overrides, FACE, TABLE_6.get(name)))
+    return tuple(cells)
+
+
+def _selection() -> tuple[Cell, ...]:
+    """Every selection method there is."""
+    from milmer.sections import Selection
+
+    methods = get_args(Selection.model_fields["method"].annotation)
+    return tuple(Cell(str(m), {"model.selection.method": m}) for m in methods)
