@@ -5,7 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from milmer.config import load_config
 from milmer.errors import UserError
+from milmer.models.baselines import Ensemble
 from milmer.models.weights import CONFIG, WEIGHTS, load_model, save_model
 
 EXTRA = {"classes": ["a", "b", "c", "d"], "channels": ["Fz"], "rate": 128.0}
@@ -99,6 +101,35 @@ def test_a_description_that_lacks_something_is_refused(stored):
         (folder / CONFIG).write_text(json.dumps({k: v for k, v in described.items() if k != key}))
         with pytest.raises(UserError, match=f"does not describe a model .*{key}"):
             load_model(folder)
+
+
+def test_a_folder_of_before_there_were_kinds_loads(stored, bag):
+    model, folder = stored
+    described = json.loads((folder / CONFIG).read_text())
+    assert described["kind"] == "milmer" and described["version"] == 1
+    older = {k: v for k, v in described.items() if k not in ("kind", "n_frames", "n_windows")}
+    (folder / CONFIG).write_text(json.dumps(older))
+    again, extra = load_model(folder)
+    assert torch.equal(model(bag(c=9)).logits, again(bag(c=9)).logits)
+    assert extra == EXTRA == again.about == model.about
+    assert (again.n_frames, again.n_windows) == (10, 1)
+    (folder / CONFIG).write_text(json.dumps({**described, "kind": "oracle"}))
+    with pytest.raises(UserError, match="does not describe a model .*kind 'oracle' is unknown"):
+        load_model(folder)
+
+
+def test_a_pair_loads_each_member_with_its_own_electrodes(net, bag, tmp_path):
+    members = {name: net(modalities=(name,)) for name in ("eeg", "face")}
+    members["eeg"].fit_eeg([bag(c=9)])
+    model = Ensemble(load_config("demo").model, members).eval()
+    save_model(model, tmp_path, EXTRA)
+    again, _ = load_model(tmp_path)
+    assert torch.equal(model(bag(c=9)).logits, again(bag(c=9)).logits)
+    described = json.loads((tmp_path / CONFIG).read_text())
+    described["members"]["eeg"] = described["members"]["face"]
+    (tmp_path / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"does not describe a model .*needs a model of eeg alone"):
+        load_model(tmp_path)
 
 
 def test_an_interrupted_write_leaves_the_old_weights(stored, net, monkeypatch):

@@ -79,7 +79,7 @@ def fit_bandpower(
     for done, strength in enumerate(STRENGTHS):
         progress(done, len(STRENGTHS), f"{text}: logistic regression, C {strength:g}")
         if len(classes) > 1:
-            regression = LogisticRegression(C=strength, class_weight=weight, max_iter=2000)
+            regression = LogisticRegression(C=strength, class_weight=weight, max_iter=5000, tol=1e-7)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the strength is judged by what it predicts
                 regression.fit(x, y)

@@ -125,13 +125,13 @@ def combine(
     model.to("cpu")
     y = torch.from_numpy(bags.labels.y)  # (n_bags,)
     n = len(train)
-    fitted = _Rows(features[:n], there[:n], y[train]), _Rows(features[n:], there[n:], y[validation])
+    fitted = Rows(features[:n], there[:n], y[train]), Rows(features[n:], there[n:], y[validation])
     curves.append(fit_views(model, config, *fitted).assign(member="cca"))
     curves.append(fit_classifier(model, config, *fitted).assign(member="classifier"))
     return model, _curve(curves)
 
 
-class _Rows:
+class Rows:
     """Cached features of some rows: (n, 2, D), which are of something (n, 2), classes (n,)."""
 
     def __init__(self, features: Tensor, there: Tensor, y: Tensor) -> None:
@@ -141,7 +141,7 @@ class _Rows:
         self.pairs = self.features[both]  # (p, 2, D)
 
 
-def fit_views(model: DeepCCA, config: Config, train: _Rows, validation: _Rows) -> pd.DataFrame:
+def fit_views(model: DeepCCA, config: Config, train: Rows, validation: Rows) -> pd.DataFrame:
     """Fit standardisation, networks and linear CCA of both views on `train`, the epoch chosen on `validation`.
 
     Returns
@@ -180,7 +180,7 @@ def fit_views(model: DeepCCA, config: Config, train: _Rows, validation: _Rows) -
     return best.history
 
 
-def fit_classifier(model: DeepCCA, config: Config, train: _Rows, validation: _Rows) -> pd.DataFrame:
+def fit_classifier(model: DeepCCA, config: Config, train: Rows, validation: Rows) -> pd.DataFrame:
     """Fit the weights of the views and the classifier on `train`, the epoch chosen on `validation`."""
     settings = config.training
     judged = validation if len(validation.y) else train
