@@ -159,7 +159,7 @@ def test_standardised_scores():
 
 def test_softmax_learns_a_weight_for_each_place():
     select = make("softmax", n_frames=3, n_windows=2)
-    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    logits = torch.tensor([[0.0, 1.0, 2.0], [5.0, 3.0, 4.0]])
     select.load_state_dict({"logits": logits})
     frames, mask = torch.randn(1, 6, 1, 2), full(1, 2, 3)
     mask[0, 1, 2] = False
