@@ -43,8 +43,13 @@ def simulate(
     seconds: Annotated[int, typer.Option(help="Seconds of a trial, 3 s of baseline included.")] = 63,
     size: Annotated[str, typer.Option(metavar="WxH", help="Video size in pixels.")] = "720x576",
     fps: Annotated[int, typer.Option(min=5, help="Video frames a second.")] = 50,
-    valence: Annotated[str, typer.Option(help="What carries valence: eeg, face, both or none.")] = "both",
+    valence: Annotated[
+        str | None, typer.Option(help="What carries valence: eeg, face, both or none.", show_default="both")
+    ] = None,
     arousal: Annotated[str, typer.Option(help="What carries arousal: eeg, face, both or none.")] = "both",
+    joint: Annotated[
+        str, typer.Option(help="sum, or xor: arousal is high where exactly one of EEG and face says so.")
+    ] = "sum",
     stimulus_signature: Annotated[
         bool, typer.Option("--stimulus-signature", help="Give every stimulus a trace of its own, and its own label.")
     ] = False,
@@ -69,8 +74,9 @@ def simulate(
         seconds=seconds,
         size=(int(width), int(height)),
         fps=fps,
-        valence=valence,
+        valence=valence or ("none" if joint == "xor" else "both"),
         arousal=arousal,
+        joint=joint,
         seed=seed,
         stimulus_signature=stimulus_signature,
     )

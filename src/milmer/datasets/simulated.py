@@ -49,7 +49,8 @@ def simulate_study(
 ) -> SimulationSummary:
     """Write a simulated study in the layout of DEAP, and its truth beside it.
 
-    ``truth/`` holds study.json (the options), labels.csv (noise-free classes), events.csv (every blink, burst,
+    ``truth/`` holds study.json (the options), labels.csv (noise-free classes; with ``joint="xor"`` also what EEG and
+    face each show), events.csv (every blink, burst,
     expression and distractor; seconds from the start of the stimulus) and a folder a subject: components.npz
     (``mixing`` (32, k), ``names``, ``kinds``, ``artifact``) and pulse.npz (heart beats in seconds, by ``trialNN``).
     Nothing but tests and reports reads it.
@@ -148,7 +149,6 @@ def _write_subject(out: Path, options: SimulationOptions, subject: int, progress
     beats: dict[str, NDArray[np.floating]] = {}
     try:
         for count, row in enumerate(plan.to_dict("records")):
-            level = {d: 1 if row[f"high_{d}"] else -1 for d in ("valence", "arousal")}
             stimulus = int(row["experiment_id"])
             truth = simulate_trial(
                 seed,
@@ -156,8 +156,8 @@ def _write_subject(out: Path, options: SimulationOptions, subject: int, progress
                 stimulus,
                 options.seconds,
                 place=count / max(options.trials - 1, 1),
-                valence=level["valence"] * options.shown("valence", "eeg"),
-                arousal=level["arousal"] * options.shown("arousal", "eeg"),
+                valence=options.level(row, "valence", "eeg"),
+                arousal=options.level(row, "arousal", "eeg"),
                 stimulus=stimulus if stimuli else None,
                 stimuli=stimuli,
                 baseline=BASELINE,
@@ -169,7 +169,7 @@ def _write_subject(out: Path, options: SimulationOptions, subject: int, progress
             found = [{"signal": "eeg", **e} for e in truth.events]
             if options.videos:
                 path = part / "face" / f"{name}_{number}.avi"
-                found += _write_face(path, options, subject, row, level, truth.beats)
+                found += _write_face(path, options, subject, row, truth.beats)
             place = {"subject": name, "trial": row["trial"], "experiment_id": stimulus}
             events += [{**place, **e} for e in sorted(found, key=lambda e: float(e["start"]))]
             progress(count + 1, options.trials, f"{name} trial {row['trial']}")
@@ -199,7 +199,6 @@ def _write_face(
     options: SimulationOptions,
     subject: int,
     row: dict[Any, Any],
-    level: dict[str, int],
     beats: NDArray[np.floating],
 ) -> list[dict[str, Any]]:
     from milmer.datasets.simulated_eeg import pulse
@@ -213,8 +212,8 @@ def _write_face(
         rng,
         seconds=seconds,
         fps=options.fps,
-        valence=level["valence"] * options.shown("valence", "face"),
-        arousal=level["arousal"] * options.shown("arousal", "face"),
+        valence=options.level(row, "valence", "face"),
+        arousal=options.level(row, "arousal", "face"),
         pulse=pulse(beats, np.arange(seconds * options.fps) / options.fps),
         signature=stimulus if options.stimulus_signature else None,
     )
@@ -267,6 +266,8 @@ def _claim(out: Path, options: SimulationOptions) -> None:
     """Make `out` ours, or refuse it."""
     record = out / "truth" / "study.json"
     given = json.loads(json.dumps(asdict(options)))
+    if options.joint == "sum":
+        del given["joint"]  # studies from before there was a choice say nothing of it, and stay as they are
     if record.exists():
         try:
             found = json.loads(record.read_text(encoding="utf-8"))
@@ -279,9 +280,10 @@ def _claim(out: Path, options: SimulationOptions) -> None:
                 f"delete {out} or name another folder"
             )
         for field in fields(options):
-            if before.get(field.name) != given[field.name]:
+            found, asked = (o.get(field.name, "sum" if field.name == "joint" else None) for o in (before, given))
+            if found != asked:
                 raise UserError(
-                    f"{record}: simulated with {field.name} {before.get(field.name)}, asked for {given[field.name]}; "
+                    f"{record}: simulated with {field.name} {found}, asked for {asked}; "
                     "name another folder or repeat the same options"
                 )
         return
@@ -313,6 +315,9 @@ def _write_tables(out: Path, plan: pd.DataFrame) -> None:
         labels[dimension] = np.where(plan[f"high_{dimension}"], "high", "low")
     index = 2 * ~plan["high_arousal"] + ~plan["high_valence"]  # the paper's order, as FOUR_CLASSES
     labels["label"] = [FOUR_CLASSES[i] for i in index]
+    for where in ("eeg", "face"):
+        if f"high_{where}" in plan:
+            labels[where] = np.where(plan[f"high_{where}"], "high", "low")
     _write_csv(labels, out / "truth" / "labels.csv")
 
 

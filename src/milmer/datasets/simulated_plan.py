@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from milmer.errors import UserError, nearest
 from milmer.labels import FOUR_CLASSES
 
 CARRIERS = ("eeg", "face", "both", "none")
+JOINTS = ("sum", "xor")
 FLIPS = 0.1  # with a stimulus signature: share of trials that swap their class with another
 _PLAN, _CLASSES = 1, 2  # what a random draw is for; part of its seed
 
@@ -39,6 +42,10 @@ class SimulationOptions:
         the stimulus: the confound of real studies.
     videos : bool
         Whether to write videos: they take most of the time.
+    joint : {"sum", "xor"}
+        "sum": EEG and face each show the class, as `valence` and `arousal` say. "xor": each shows a bit of its own as
+        low or high arousal, and arousal is rated high where exactly one of the two is high, so that neither alone says
+        anything of the rating; valence is rated at random and must be carried by "none".
     """
 
     subjects: int = 6
@@ -51,6 +58,7 @@ class SimulationOptions:
     seed: int = 0
     stimulus_signature: bool = False
     videos: bool = True
+    joint: str = "sum"
 
     def check(self) -> None:
         """Refuse what cannot be simulated.
@@ -73,6 +81,26 @@ class SimulationOptions:
             value = getattr(self, name)
             if value not in CARRIERS:
                 raise UserError(f"--{name} {value}: expected {', '.join(CARRIERS)}{nearest(str(value), CARRIERS)}")
+        if self.joint not in JOINTS:
+            raise UserError(f"--joint {self.joint}: expected {' or '.join(JOINTS)}{nearest(str(self.joint), JOINTS)}")
+        if self.joint == "xor":
+            for name, only in (("valence", "none"), ("arousal", "both")):
+                if getattr(self, name) != only:
+                    raise UserError(
+                        f"--{name} {getattr(self, name)}: --joint xor says where arousal is and shows no valence; "
+                        f"leave --{name} out or give {only}"
+                    )
+
+    def level(self, row: Mapping[Any, Any], dimension: str, where: str) -> int:
+        """What `where` ("eeg", "face") shows of `dimension` in a trial: -1 low, 1 high, 0 nothing.
+
+        Parameters
+        ----------
+        row : mapping
+            A row of `make_plan`.
+        """
+        high = row[f"high_{where}"] if self.joint == "xor" else row[f"high_{dimension}"]
+        return (1 if high else -1) * self.shown(dimension, where)
 
     def shown(self, dimension: str, where: str) -> bool:
         """Whether `dimension` ("valence", "arousal") can be seen in `where` ("eeg", "face")."""
@@ -90,21 +118,30 @@ def make_plan(options: SimulationOptions) -> pd.DataFrame:
     -------
     DataFrame
         One row a trial, by subject and presentation: subject (number), trial (presentation, from 1), experiment_id,
-        high_valence, high_arousal (bool), start_time (0.1 ms), valence, arousal, dominance, liking, familiarity.
+        high_valence, high_arousal (bool), start_time (0.1 ms), valence, arousal, dominance, liking, familiarity; with
+        ``joint="xor"`` also high_eeg and high_face (bool), what each of them shows.
     """
     n = options.trials
-    common = _balanced(np.random.default_rng([options.seed, _CLASSES]), n)  # (T,)
+    xor = options.joint == "xor"
+    draw = _balanced_bits if xor else _balanced
+    common = draw(np.random.default_rng([options.seed, _CLASSES]), n)  # (T,)
     rows = []
     for subject in range(1, options.subjects + 1):
         rng = np.random.default_rng([options.seed, _PLAN, subject])
-        classes = _balanced(rng, n)  # (T,) by Experiment_id
+        classes = draw(rng, n)  # (T,) by Experiment_id
         if options.stimulus_signature:
             classes = _swap_some(rng, common)
         start = 0.0
         for trial, stimulus in enumerate(rng.permutation(n), start=1):
             start += rng.uniform(15, 40)  # rating the last one
-            name = FOUR_CLASSES[classes[stimulus]]
-            high = {"valence": name.endswith("HV"), "arousal": name.startswith("HA")}
+            bits = {}
+            if xor:
+                code = int(classes[stimulus])
+                bits = {"high_eeg": bool(code & 1), "high_face": bool(code & 2)}
+                high = {"valence": bool(code & 4), "arousal": bits["high_eeg"] != bits["high_face"]}
+            else:
+                name = FOUR_CLASSES[classes[stimulus]]
+                high = {"valence": name.endswith("HV"), "arousal": name.startswith("HA")}
             free = 1 + 8 * rng.beta(2, 2, 2)  # (2,) dominance, liking
             rows.append(
                 {
@@ -119,6 +156,7 @@ def make_plan(options: SimulationOptions) -> pd.DataFrame:
                     "dominance": round(float(free[0]), 2),
                     "liking": round(float(free[1]), 2),
                     "familiarity": int(rng.integers(1, 6)),
+                    **bits,
                 }
             )
             start += options.seconds
@@ -129,6 +167,21 @@ def _balanced(rng: np.random.Generator, trials: int) -> NDArray[np.int64]:
     """Class indexes, each as often as the others or once more, in random order, (trials,)."""
     order = rng.permutation(4)
     return rng.permutation(np.resize(order, trials))
+
+
+def _balanced_bits(rng: np.random.Generator, trials: int) -> NDArray[np.int64]:
+    """Codes EEG + 2 face + 4 valence, (T,): every pair of EEG and face bits as often as the others or once more.
+
+    Within a pair valence alternates. Where a pair comes an odd number of times one valence is left over; two pairs of
+    equal arousal never leave the same one, so that the ratings are balanced exactly when `trials` is a multiple of four.
+    """
+    pairs = _balanced(rng, trials)  # (T,)
+    first = rng.integers(0, 2, 2)  # (2,) valence that an arousal's first pair starts with
+    codes = np.empty_like(pairs)
+    for pair, start in enumerate((first[0], first[1], 1 - first[1], 1 - first[0])):
+        where = np.flatnonzero(pairs == pair)
+        codes[where] = pair + 4 * ((start + np.arange(len(where))) % 2)
+    return codes
 
 
 def _swap_some(rng: np.random.Generator, classes: NDArray[np.int64]) -> NDArray[np.int64]:
