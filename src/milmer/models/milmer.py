@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -41,10 +41,14 @@ class Milmer(nn.Module):
         Side of the frames in pixels.
     n_frames, n_windows : int
         Frames of a window and windows of a bag; only a selection that learns a weight per position needs them.
+    n_chans : int
+        Most channels of a recording; only a braindecode network needs it.
     modalities : tuple of str
         ``"eeg"``, ``"face"`` or both. What is left out has no parameters, and is ignored in a bag.
     backbone : Backbone, optional
         A ready one, instead of the one that ``config.backbone`` names.
+    eeg_architecture : mapping, optional
+        Of saved EEG tokens whose weights will be loaded: how their braindecode network was built.
 
     Raises
     ------
@@ -64,8 +68,10 @@ class Milmer(nn.Module):
         px: int = 224,
         n_frames: int = 10,
         n_windows: int = 1,
+        n_chans: int = 32,
         modalities: tuple[Modality, ...] = ("eeg", "face"),
         backbone: Backbone | None = None,
+        eeg_architecture: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not modalities or not set(modalities) <= {"eeg", "face"}:
@@ -75,7 +81,7 @@ class Milmer(nn.Module):
         self.config = config
         self.about: dict[str, Any] = {}  # what a user of the weights must know; goes into config.json
         self.n_classes, self.n_times, self.sfreq, self.px = n_classes, n_times, sfreq, px
-        self.n_frames, self.n_windows = n_frames, n_windows
+        self.n_frames, self.n_windows, self.n_chans = n_frames, n_windows, n_chans
         self.modalities = tuple(m for m in ("eeg", "face") if m in modalities)
         width, fusion = config.width, config.fusion
         if "face" in modalities:
@@ -85,7 +91,15 @@ class Milmer(nn.Module):
             tokens, positions = self.backbone.tokens, config.positions
             self.balance = make_balance(width, tokens, config.balancing, heads=fusion.heads, positions=positions)
         if "eeg" in modalities:
-            self.eeg_tokens = make_eeg_tokens(config.eeg_tokens, width, n_times=n_times, sfreq=sfreq)
+            self.eeg_tokens = make_eeg_tokens(
+                config.eeg_tokens,
+                width,
+                n_times=n_times,
+                sfreq=sfreq,
+                positions=config.positions,
+                n_chans=n_chans,
+                architecture=eeg_architecture,
+            )
         self.fuse = make_fuse(width, fusion, self.modalities)
         self.head = Head(width, n_classes, config.head_dropout)
         self.alone = nn.ModuleDict()
