@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
 
-from milmer.config import load_config
+from milmer.config import Fusion, load_config
 from milmer.models.bag import Bag, Prediction
-from milmer.models.baselines import BandPowerLogistic, DeepCCA, Ensemble, View, electrodes_of
+from milmer.models.baselines import BASELINES, BandPowerLogistic, DeepCCA, Ensemble, View, electrodes_of
 from milmer.models.cca import LinearCCA
+from milmer.models.fusion import FUSIONS
 from milmer.models.weights import AnyModel, load_model, save_model
 
 
@@ -111,6 +113,11 @@ def test_the_ensemble_is_the_mean_of_the_probabilities_that_there_are(models, me
     torch.testing.assert_close(probabilities(models["ensemble"], given), wanted)
     assert not torch.allclose(eeg[0], face[0], atol=0.01)  # else the test could not fail
     assert torch.equal(models["ensemble"](given).frame_weights, members["face"](given).frame_weights)
+
+
+def test_every_method_is_a_baseline_or_a_fusion() -> None:
+    names = set(get_args(Fusion.model_fields["method"].annotation))
+    assert set(BASELINES) == set(KINDS) == names - set(FUSIONS) and not set(BASELINES) & set(FUSIONS)
 
 
 def test_a_missing_member_or_one_of_both_is_refused(members, net) -> None:

@@ -114,7 +114,7 @@ def test_a_folder_of_before_there_were_kinds_loads(stored, bag):
     assert extra == EXTRA == again.about == model.about
     assert (again.n_frames, again.n_windows) == (10, 1)
     (folder / CONFIG).write_text(json.dumps({**described, "kind": "oracle"}))
-    with pytest.raises(UserError, match="does not describe a model .*kind 'oracle' is unknown"):
+    with pytest.raises(UserError, match=r"does not describe a model .*kind 'oracle' is unknown"):
         load_model(folder)
 
 

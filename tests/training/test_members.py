@@ -75,6 +75,8 @@ def test_one_folder_that_predicts(method: str, fitted: dict[str, Path], bags: Ba
     folder = fitted[method]
     assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "history.csv", "done.json"}
     model, about = load_model(folder)
+    uses = ["eeg"] if method == "bandpower-logistic" else ["eeg", "face"]
+    assert about["data"]["modalities"] == uses  # what a new recording must bring
     assert type(model) is KINDS[method] and about["classes"] == ["HAHV", "HALV", "LAHV", "LALV"]
     prob, weights = predict_bags(folder, bags, TEST)
     assert prob.shape == (64, 4) and weights.shape == (64, 1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -289,3 +290,8 @@ def electrodes_of(bags: Iterable[Bag]) -> Tensor:
         if all(float((place - other).norm()) >= SAME_PLACE for other in kept):
             kept.append(place)  # (3,)
     return torch.stack(kept) if kept else grid.new_zeros(0, 3)  # (E, 3)
+
+
+BASELINES: Mapping[str, type[Ensemble | DeepCCA | BandPowerLogistic]] = MappingProxyType(
+    {kind.kind: kind for kind in (Ensemble, DeepCCA, BandPowerLogistic)}
+)  # by the names of model.fusion.method that are no part of the network; the others are in milmer.models.fusion

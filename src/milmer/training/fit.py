@@ -139,7 +139,9 @@ def fit(
         model, history = fit_bandpower(config, bags, train, validation, progress, text)
     else:
         model, history = _fit_network(config, bags, train, validation, folder, key, resume, progress, text)
-    save_model(model, folder, model_record(config, bags))
+    used = [name for name in config.data.modalities if name in model.modalities]
+    data = config.data.model_copy(update={"modalities": tuple(used)})
+    save_model(model, folder, model_record(config.model_copy(update={"data": data}), bags))
     part = folder / ".history.csv.part"
     history.to_csv(part, index=False)
     part.replace(folder / "history.csv")

@@ -119,7 +119,7 @@ def combine(
         return Ensemble(config.model, members).eval(), _curve(curves)
     with seeded(config.training.seed):
         model = DeepCCA(config.model, members).eval()
-    progress(0, 1, f"{text}, features of both")
+    progress(1, 1, f"{text}, joining both")
     model.to(device)
     features, there = _features(model, bags, np.concatenate([train, validation]), 2 * config.training.batch)
     model.to("cpu")
