@@ -136,16 +136,17 @@ def _show(ablation: Ablation) -> None:
 
     seeds = "one seed" if len(ablation.seeds) == 1 else f"{len(ablation.seeds)} seeds"
     title = f"{ablation.kind}, {display_name(ablation.protocol)} protocol, {seeds}: accuracy"
+    title += f", and over windows its difference from {ablation.reference}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     table.add_column("cell", no_wrap=True)
-    for head in ("windows", "trials", "chance", f"windows less {ablation.reference}"):
+    for head in ("windows", "trials", "chance", "difference"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in ablation.rows:
         if row["state"] != "done":
             continue
-        figures = [_interval(row, f"accuracy_{level}", "") for level in ("window", "trial")]
-        chance = _number(row["accuracy_window_chance"])
-        table.add_row(row["cell"], *figures, chance, _interval(row, "accuracy_window", "_difference"))
+        trials, chance = (_number(row[f"accuracy_{key}"]) for key in ("trial", "window_chance"))
+        figures = [_interval(row, "accuracy_window", end) for end in ("", "_difference")]
+        table.add_row(row["cell"], figures[0], trials, chance, figures[1])
     console.out.print(table)
     for row in ablation.rows:
         if row["state"] != "done":

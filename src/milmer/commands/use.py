@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel=ROAD)
 def report(
-    run: Annotated[Path, typer.Argument(help="A run of train or evaluate.")],
+    run: Annotated[Path, typer.Argument(help="A run of train, evaluate or ablate.")],
     show_faces: Annotated[
         bool, typer.Option("--show-faces", help="Do not blur faces: they are personal data.")
     ] = False,
@@ -27,13 +27,22 @@ def report(
     from milmer.reports.page import write_report
 
     with console.err.status("writing the report"):
-        page = write_report(run, show_faces=show_faces, store=store)
+        if (run / "ablation.json").exists():
+            from milmer.evaluation.ablation_results import read_ablations
+            from milmer.reports.ablation import write_ablation_report
+
+            page = write_ablation_report(run, read_ablations(run))
+        else:
+            page = write_report(run, show_faces=show_faces, store=store)
     console.say(str(page))
 
 
 @app.command(rich_help_panel=NEW)
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model folder, or a run: its folds are averaged.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A model folder, a run (its folds are averaged), or a name on the Hugging Face hub: user/model."),
+    ],
     out: Out,
     eeg: Annotated[Path | None, typer.Option(help="EEG recording in any format MNE reads.")] = None,
     video: Annotated[Path | None, typer.Option(help="Face video in any format FFmpeg reads.")] = None,

@@ -69,7 +69,7 @@ def ablate(
     """
     chosen = choose(plan(kind, config), cells)
     seeds = tuple(dict.fromkeys(seeds)) or (config.training.seed,)
-    works = [cell_run(store, config, cell, seed, out) for cell in chosen for seed in seeds]
+    works = [cell_run(store.fingerprint, config, cell, seed, out) for cell in chosen for seed in seeds]
     faults = {c.name: lacking(c, c.apply(config, seeds[0]), store) for c in chosen}
     record = _open(store, config, kind, out)
     mine = {"config": config.model_dump(mode="json"), "seeds": list(seeds), "cells": [c.name for c in chosen]}
@@ -80,12 +80,12 @@ def ablate(
     write_json(out / RECORD, record)
     _run(store, works, faults, record, kind, out, jobs, progress)
     progress(1, 1, "figures")
-    found = [read_one(store, record, name, out) for name in (kind, *(k for k in record["ablations"] if k != kind))]
+    found = [read_one(record, name, out) for name in (kind, *(k for k in record["ablations"] if k != kind))]
     record["state"] = "complete" if all(len(a.done) == len(a.rows) for a in found) else "complete, some not run"
     write_json(out / RECORD, record)
     if not found[0].done:
         raise UserError(f"no cell could be run; {chosen[0].name}: {found[0].rows[0]['reason']}")
-    write_predictions(store, found, out)
+    write_predictions(store.fingerprint, found, out)
     write_rows(found, out)
     return found
 

@@ -18,7 +18,7 @@ from milmer.evaluation.ablation_plans import PAPER_COLUMN, best_known, plan
 from milmer.evaluation.ablation_runs import CellRun, cell_key, cell_run, notes_of
 from milmer.evaluation.ablation_table import Row, score
 from milmer.evaluation.protocols import display_name
-from milmer.store import Store, write_table
+from milmer.store import write_table
 
 RECORD = "ablation.json"
 
@@ -57,17 +57,17 @@ def read_ablations(out: Path) -> list[Ablation]:
     Raises
     ------
     UserError
-        If `out` holds none, or its store is gone.
+        If `out` holds none.
     """
     file = Path(out) / RECORD
     if not file.exists():
         raise UserError(f"{out}: found no {RECORD}, expected a folder of 'milmer ablate'")
     record = json.loads(file.read_text(encoding="utf-8"))
-    store = Store(record["store"])
-    return [read_one(store, record, kind, Path(out)) for kind in record["ablations"]]
+    kinds = (record["kind"], *(k for k in record["ablations"] if k != record["kind"]))
+    return [read_one(record, kind, Path(out)) for kind in kinds]
 
 
-def read_one(store: Store, record: Mapping[str, Any], kind: str, out: Path) -> Ablation:
+def read_one(record: Mapping[str, Any], kind: str, out: Path) -> Ablation:
     """Return an ablation of the record with the figures of every cell that is there for all its seeds.
 
     Cells that were not asked for the last time are shown too where they are there.
@@ -75,9 +75,9 @@ def read_one(store: Store, record: Mapping[str, Any], kind: str, out: Path) -> A
     saved = record["ablations"][kind]
     config, seeds, faults = Config.model_validate(saved["config"]), tuple(saved["seeds"]), saved.get("faults", {})
     cells = plan(kind, config)
-    runs = {c.name: [cell_run(store, config, c, s, out) for s in seeds] for c in cells}
+    runs = {c.name: [cell_run(record["fingerprint"], config, c, s, out) for s in seeds] for c in cells}
     ready = [c.name for c in cells if all(w.complete for w in runs[c.name]) and c.name not in faults]
-    own = {cell_key(config.model_copy(update=_seeded(config, s)), store.fingerprint) for s in seeds}
+    own = {cell_key(config.model_copy(update=_seeded(config, s)), record["fingerprint"]) for s in seeds}
     wanted = [*(c.name for c in cells if {w.key for w in runs[c.name]} <= own), best_known(kind), *ready]
     reference = next((n for n in wanted if n in ready), "")
     found = Ablation(kind, record["protocol"], record["study"], seeds, reference, config)
@@ -122,14 +122,14 @@ def _parameters(folder: Path) -> int | None:
     return sum(int(np.prod(about["shape"])) for name, about in header.items() if name != "__metadata__")
 
 
-def write_predictions(store: Store, found: Sequence[Ablation], out: Path) -> None:
+def write_predictions(fingerprint: str, found: Sequence[Ablation], out: Path) -> None:
     """Write the held-out rows of every cell and seed; training rows stay with each cell's own run."""
     parts = []
     for ablation in found:
         done = {r["cell"] for r in ablation.done}
         for cell in plan(ablation.kind, ablation.config):
             for seed in ablation.seeds if cell.name in done else ():
-                work = cell_run(store, ablation.config, cell, seed, out)
+                work = cell_run(fingerprint, ablation.config, cell, seed, out)
                 table = pd.read_parquet(work.folder / "predictions.parquet")
                 table = table[table["part"] != "train"].drop(columns="seed", errors="ignore")
                 table.insert(0, "ablation", ablation.kind)

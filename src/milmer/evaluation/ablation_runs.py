@@ -54,26 +54,29 @@ def cell_key(config: Config, fingerprint: str) -> str:
     return content_hash([VERSION, fingerprint, values])
 
 
-def cell_run(store: Store, config: Config, cell: Cell, seed: int, out: Path) -> CellRun:
-    """Return the run of a cell and seed in the ablation's folder `out`, wherever in it that is."""
+def cell_run(fingerprint: str, config: Config, cell: Cell, seed: int, out: Path) -> CellRun:
+    """Return the run of a cell and seed in the ablation's folder `out`, wherever in it that is.
+
+    `fingerprint` is the store's.
+    """
     made = cell.apply(config, seed)
-    key = cell_key(made, store.fingerprint)
+    key = cell_key(made, fingerprint)
     new = out / "cells" / cell.name / f"seed-{seed}-{key[:8]}"
-    return CellRun(cell, seed, made, key, _find(out, key, store) or new)
+    return CellRun(cell, seed, made, key, _find(out, key, fingerprint) or new)
 
 
-def _find(out: Path, key: str, store: Store) -> Path | None:
+def _find(out: Path, key: str, fingerprint: str) -> Path | None:
     """Return the folder of this hash, whichever cell began it: a finished one if there is any."""
-    found = [f for f in sorted(out.glob(f"cells/*/seed-*-{key[:8]}")) if _holds(f, key, store)]
+    found = [f for f in sorted(out.glob(f"cells/*/seed-*-{key[:8]}")) if _holds(f, key, fingerprint)]
     return next((f for f in found if is_complete(f)), found[0] if found else None)
 
 
-def _holds(folder: Path, key: str, store: Store) -> bool:
+def _holds(folder: Path, key: str, fingerprint: str) -> bool:
     """Whether a folder is a run of this hash; its own configuration says so, its name could be of another."""
     if not (folder / "run.json").exists():
         return False
     try:
-        return cell_key(load_config(file=folder / "config.yaml"), store.fingerprint) == key
+        return cell_key(load_config(file=folder / "config.yaml"), fingerprint) == key
     except UserError:  # of a milmer with other options
         return False
 

@@ -194,7 +194,7 @@ def _markdown(ablation: Ablation) -> str:
     section = describe(ablation)
     protocol = display_name(ablation.protocol)
     leaky = " (leaky)" if ablation.protocol in LEAKY else ""
-    heads = ["cell", *(f"{FIGURES[n][0].lower()}, {level}s{leaky}" for level, n in _columns())]
+    heads = ["cell", *(f"{FIGURES[n][0][0].lower()}{FIGURES[n][0][1:]}, {level}s{leaky}" for level, n in _columns())]
     heads += [f"{section['compared']} less {ablation.reference or 'reference'}, {level}s" for level in LEVELS]
     heads += [PAPER_COLUMN, "parameters", "time", "notes"]
     lines = [
@@ -220,7 +220,7 @@ def _markdown(ablation: Ablation) -> str:
 def _large(n: int | None) -> str:
     if n is None:
         return DASH
-    return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"
+    return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k" if n >= 1e4 else str(n)
 
 
 def _value(value: Any) -> str:
