@@ -74,7 +74,7 @@ def simulate(
         seconds=seconds,
         size=(int(width), int(height)),
         fps=fps,
-        valence=valence or ("none" if joint == "xor" else "both"),
+        valence=valence if valence is not None else "none" if joint == "xor" else "both",
         arousal=arousal,
         joint=joint,
         seed=seed,

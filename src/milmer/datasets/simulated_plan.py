@@ -173,7 +173,7 @@ def _balanced_bits(rng: np.random.Generator, trials: int) -> NDArray[np.int64]:
     """Codes EEG + 2 face + 4 valence, (T,): every pair of EEG and face bits as often as the others or once more.
 
     Within a pair valence alternates. Where a pair comes an odd number of times one valence is left over; two pairs of
-    equal arousal never leave the same one, so that the ratings are balanced exactly when `trials` is a multiple of four.
+    equal arousal never leave the same one: the ratings are balanced exactly when `trials` is a multiple of four.
     """
     pairs = _balanced(rng, trials)  # (T,)
     first = rng.integers(0, 2, 2)  # (2,) valence that an arousal's first pair starts with
