@@ -162,7 +162,7 @@ def test_it_goes_on_from_a_folder_of_its_own(made: Pretrained, faces: Expression
         ({"device": "tpu"}, "--device tpu"),
         ({"backbone": "random:dem"}, "did you mean 'demo'"),
         ({"backbone": "./nowhere"}, "no such folder"),
-        ({"px": 60}, "takes frames of at least 64 px"),
+        ({"px": 60}, "--px 60: the backbone random:demo takes frames of at least 64 px"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_nothing(

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from milmer.datasets.expressions import ExpressionSet, split_expressions
 from milmer.errors import UserError
-from milmer.evaluation.metrics import classification
-from milmer.models.attention import init_linear
 from milmer.models.backbone import PROCESSOR, RANDOM_SIZES, Backbone, load_backbone
 from milmer.progress import Progress, silent
 from milmer.reports.pretrained import expression_figures, write_card, write_confusion
 from milmer.store import write_json
-from milmer.training.pictures import Pictures, augment_pictures
+from milmer.training.expression_fit import BEST, LAST, ExpressionFit, ExpressionNet, rank
 
 Ints = NDArray[np.int64]
 
 RECORD = "milmer_pretrain.json"
 LR, LR_RANDOM = 1e-4, 1e-3  # of a network that has learnt to see already, and of one that has not
-SMOOTHING, DECAY, CLIP, WARM_UP, FLOOR = 0.1, 0.05, 1.0, 0.05, 0.01
-LAST, BEST = "last.pt", "best.pt"
+BEGUN = "begun.json"
 
 
 @dataclass(frozen=True)
@@ -40,31 +34,6 @@ class Pretrained:
 
     folder: Path
     record: dict[str, Any]
-
-
-class ExpressionNet(nn.Module):
-    """A backbone and a linear answer on the mean of its tokens.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Its `width` is the network's own: nothing between the tokens and the head is thrown away later.
-    classes : int
-    """
-
-    def __init__(self, backbone: Backbone, classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.norm = nn.LayerNorm(backbone.width)
-        self.head = nn.Linear(backbone.width, classes)
-        init_linear(self.head)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits (B, classes) of pictures (B, 3, P, P), uint8 or in [0, 1]."""
-        there = torch.ones(len(pictures), 1, 1, dtype=torch.bool, device=pictures.device)  # (B, 1, 1)
-        tokens = self.backbone(pictures[:, None, None], there)  # (B, 1, T, D)
-        logits: Tensor = self.head(self.norm(tokens.mean(dim=(1, 2))))  # (B, classes)
-        return logits
 
 
 def pretrain_faces(
@@ -155,7 +124,7 @@ def pretrain_faces(
         net = ExpressionNet(_open_backbone(backbone, side, trainable_stages), len(found.classes))
     part = _claim(out, settings, resume)
     net.to(place)
-    fit = _Fit(net, found, part, settings, place, progress)
+    fit = ExpressionFit(net, found, part, settings, place, progress)
     history = fit.run(parts.train, parts.validation)
     net.load_state_dict(torch.load(part / BEST, weights_only=True, map_location="cpu"))
     figures: list[dict[str, Any]] = []
@@ -169,7 +138,7 @@ def pretrain_faces(
                 truth[rows], prob, found.classes, truth[parts.train], part=name, how=parts.how, people=people, seed=seed
             )
             figures += rows_figures
-    best = max(range(len(history)), key=lambda e: _rank(history, e))
+    best = max(range(len(history)), key=lambda e: rank(history, e))
     record = {
         "classes": list(found.classes),
         "data": found.path.name,
@@ -189,101 +158,21 @@ def pretrain_faces(
     write_json(part / RECORD, record)
     write_confusion(part / "confusion.png", tables, found.classes)
     write_card(part / "README.md", record)
-    for scratch in (LAST, BEST, "begun.json"):
-        (part / scratch).unlink(missing_ok=True)
     if out.is_dir():
         out.rmdir()  # empty: it was looked at above
     part.rename(out)
+    for scratch in (LAST, BEST, BEGUN):  # after the renaming: a kill before it costs nothing but this much
+        (out / scratch).unlink(missing_ok=True)
     return Pretrained(out, record)
-
-
-class _Fit:
-    """The loop; every draw in it is a function of seed, epoch and step."""
-
-    def __init__(
-        self,
-        net: ExpressionNet,
-        found: ExpressionSet,
-        folder: Path,
-        settings: dict[str, Any],
-        place: torch.device,
-        progress: Progress,
-    ) -> None:
-        self.net, self.found, self.folder, self.settings = net, found, folder, settings
-        self.place, self.progress = place, progress
-        self.pictures = Pictures(found, settings["px"])
-        decay = [p for p in net.parameters() if p.requires_grad and p.ndim >= 2]
-        plain = [p for p in net.parameters() if p.requires_grad and p.ndim < 2]
-        groups = [{"params": decay, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings["lr"])
-
-    def run(self, train: Ints, validation: Ints) -> list[dict[str, float]]:
-        """Fit and return the learning curve; the best epoch's weights are then in ``best.pt``."""
-        history: list[dict[str, float]] = []
-        if (self.folder / LAST).exists():
-            state = torch.load(self.folder / LAST, weights_only=True, map_location=self.place)
-            self.net.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            history = state["history"]
-        k = len(self.found.classes)
-        counts = np.bincount(self.found.labels[train], minlength=k)  # (k,)
-        weights = torch.tensor(len(train) / (k * counts), dtype=torch.float32, device=self.place)  # (k,)
-        for epoch in range(len(history), self.settings["epochs"]):
-            loss = self._epoch(epoch, train, weights)
-            prob = self.answers(validation)  # (n, k)
-            said = classification(self.found.labels[validation], prob, self.found.classes)
-            row = {"epoch": float(epoch), "train_loss": loss, "lr": float(self.optimizer.param_groups[0]["lr"])}
-            row |= {f"val_{n}": said[n] for n in ("log_loss", "accuracy", "balanced_accuracy", "macro_f1")}
-            history.append(row)
-            if max(range(len(history)), key=lambda e: _rank(history, e)) == epoch:
-                _save(self.folder / BEST, self.net.state_dict())
-            pd.DataFrame(history).to_csv(self.folder / "history.csv", index=False)
-            state = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "history": history}
-            _save(self.folder / LAST, state)  # last: the epoch counts once this is whole
-        return history
-
-    def _epoch(self, epoch: int, train: Ints, weights: Tensor) -> float:
-        self.net.train()
-        seed, size = self.settings["seed"], self.settings["batch"]
-        order = np.random.default_rng([seed, 42, epoch]).permutation(train)  # (n,)
-        batches = [order[i : i + size] for i in range(0, len(order), size)]
-        total = len(batches) * self.settings["epochs"]
-        losses = 0.0
-        for i, (rows, raw) in enumerate(self.pictures.batches(batches)):
-            step = epoch * len(batches) + i
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings["lr"] * _warm_cosine(step, total)
-            y = torch.from_numpy(self.found.labels[rows]).to(self.place)  # (B,)
-            x = augment_pictures(raw.to(self.place), seed, step)  # (B, 3, P, P)
-            with torch.random.fork_rng(devices=[self.place] if self.place.type == "cuda" else []):
-                torch.manual_seed(seed * 1_000_003 + step)  # of drop path
-                with torch.autocast(self.place.type, torch.bfloat16, enabled=self.place.type == "cuda"):
-                    logits = self.net(x)  # (B, k)
-                loss = nn.functional.cross_entropy(logits.float(), y, weight=weights, label_smoothing=SMOOTHING)  # ()
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves its type out
-            nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
-            self.optimizer.step()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise UserError(f"step {step + 1}: the loss is no number, the training diverged; give a lower --lr")
-            losses += value * len(rows)
-            self.progress(step + 1, total, f"epoch {epoch + 1}: loss {value:.2f}")
-        return losses / len(order)
-
-    @torch.inference_mode()
-    def answers(self, rows: Ints) -> NDArray[np.float32]:
-        """Probabilities (n, k) of the pictures `rows`."""
-        self.net.eval()
-        size = self.settings["batch"]
-        batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-        prob = [self.net(x.to(self.place)).float().softmax(-1).cpu() for _, x in self.pictures.batches(batches)]
-        return torch.cat(prob).numpy()  # (n, k)
 
 
 def _open_backbone(name: str, px: int, stages: int | Literal["all"]) -> Backbone:
     """Open a backbone whose tokens are as wide as its network makes them."""
-    probe = load_backbone(name, px=px, width=1, trainable_stages=stages)
+    try:
+        probe = load_backbone(name, px=px, width=1, trainable_stages=stages)
+    except UserError as error:  # a run's words for its options
+        said = str(error).replace("set data.px=", "give --px ").replace("data.px is", "--px")
+        raise UserError(said.replace("model.trainable_stages is", "--trainable-stages")) from error
     features = probe.project.in_features if isinstance(probe.project, nn.Linear) else 1
     return Backbone(probe.net, probe.spec, px=px, width=features, trainable_stages=stages)
 
@@ -330,17 +219,6 @@ def _processor(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _warm_cosine(step: int, steps: int) -> float:
-    warm = max(1, round(WARM_UP * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _rank(history: list[dict[str, float]], epoch: int) -> tuple[float, float, int]:
-    return history[epoch]["val_macro_f1"], history[epoch]["val_balanced_accuracy"], -epoch
-
-
 def _place(device: str) -> torch.device:
     if device not in ("auto", "cpu", "gpu"):
         raise UserError(f"--device {device}: expected auto, cpu or gpu")
@@ -363,7 +241,7 @@ def _finished(out: Path, settings: dict[str, Any], resume: bool) -> Pretrained |
 def _claim(out: Path, settings: dict[str, Any], resume: bool) -> Path:
     """Return the folder to work in."""
     part = out.with_name(f"{out.name}.part")
-    begun = part / "begun.json"
+    begun = part / BEGUN
     if begun.is_file():
         if not resume:
             raise UserError(f"{part}: an interrupted pretraining; add --resume to go on with it, or delete it")
@@ -385,14 +263,3 @@ def _same(folder: Path, before: dict[str, Any], given: dict[str, Any]) -> None:
             raise UserError(
                 f"{folder}: was begun with {name} {before.get(name)}, asked for {value}; resume with the same values"
             )
-
-
-def _save(file: Path, state: dict[str, Any]) -> None:
-    part = file.with_name(file.name + ".part")
-    try:
-        torch.save(state, part)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch fails on its own positions in the file
-        free = shutil.disk_usage(file.parent).free / 1e6
-        part.unlink(missing_ok=True)
-        raise UserError(f"{file}: cannot be written ({free:.0f} MB free); make room, then --resume goes on") from error
-    part.replace(file)
