@@ -103,7 +103,7 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
         made = {
             p: _mean([_figures(one[level], cluster, weights, classes) for one in all_]) for p, all_ in passes.items()
         }
-        pairs = [(TOP, RANDOM)] if TOP in made else []
+        pairs = [(TOP, RANDOM)] if {TOP, RANDOM} <= set(made) else []
         pairs += [(p, INTACT) for p in made if p != INTACT]
         shared = {"level": level, "interval_how": how, "n": _count(first), "n_of": f"{level}s"}
         known = [(p, made[p], len(passes[p]), notes[p]) for p in made]

@@ -88,7 +88,7 @@ def _rows(run: Run, probes: Mapping[str, str]) -> list[Row]:
             for level in LEVELS
         }
         if any(run.probe(name, probe, level) for name in SHOWN for level in LEVELS):
-            found.append({"title": title, "Difference": "minus" in probe, **cells})
+            found.append({"title": title, "difference": "minus" in probe, **cells})
     return found
 
 

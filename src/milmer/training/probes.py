@@ -105,8 +105,9 @@ def run_probes(
     found = [_table(bags, rows, intact, INTACT, 0, nothing, "")]
     if {TOP, RANDOM} & set(probes) and (weights * valid).any():
         pools = _pools(bags, rows, weights, valid, neutral, seed)
-        for name, repeat in [(TOP, 0), *((RANDOM, r) for r in range(RANDOM_DRAWS))]:
-            chosen = _chosen(bags, rows, weights, valid, keep, (seed, repeat) if name == RANDOM else None)  # (n, W, N)
+        draws = [(TOP, 0), *((RANDOM, r) for r in range(RANDOM_DRAWS))]
+        for name, repeat in [d for d in draws if d[0] in probes]:
+            chosen = _chosen(rows, weights, valid, keep, (seed, repeat) if name == RANDOM else None)
             swap, kinds = _swaps(bags, rows, chosen, pools, (seed, repeat))
             change = _put_frames(bags, swap)
             prob, _, _ = _answer(model, bags, rows, batch, change)
@@ -175,7 +176,6 @@ def _answer(
 
 
 def _chosen(
-    bags: Bags,
     rows: Ints,
     weights: NDArray[np.float32],
     valid: NDArray[np.bool_],

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from milmer.config import Evaluation, load_config
+from milmer.evaluation.probes import INTACT, LEAST, PROBES, RANDOM, TOP, learns_weights, minus, probe_figures, wanted
+
+CLASSES = ("low", "high")
+
+
+def make_table(right: dict[str, Any], subjects: int = 8, trials: int = 4, windows: int = 3) -> pd.DataFrame:
+    """One pass for each entry, or for each of a list: `right` says which rows get 0.9 for the truth, others 0.4."""
+    rows = pd.DataFrame(
+        [(f"s{s}", t, w) for s in range(subjects) for t in range(trials) for w in range(windows)],
+        columns=["subject", "trial", "window"],
+    ).assign(study="x", session="", fold=0, seed=0, y_true=lambda d: d["trial"] % 2)
+    parts = []
+    for probe, entries in right.items():
+        for repeat, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+            p = np.where(np.broadcast_to(entry, len(rows)), 0.9, 0.4)
+            high = np.where(rows["y_true"] == 1, p, 1 - p)
+            part = rows.assign(probe=probe, repeat=repeat, prob_low=1 - high, prob_high=high)
+            parts.append(part.assign(unchanged=False, replacement=LEAST if probe in (TOP, RANDOM) else ""))
+    return pd.concat(parts, ignore_index=True)
+
+
+def settings(**values: Any) -> Evaluation:
+    return Evaluation(bootstraps=200, **values)
+
+
+def find(rows: list[dict[str, Any]], name: str, probe: str, level: str = "window") -> dict[str, Any]:
+    (row,) = [r for r in rows if (r["name"], r["probe"], r["level"]) == (name, probe, level)]
+    return row
+
+
+def test_figures_of_answers_that_are_known() -> None:
+    rows = probe_figures(make_table({INTACT: True, TOP: False, RANDOM: [True, False]}), settings(), CLASSES)
+    assert find(rows, "accuracy", INTACT)["value"] == 1 and find(rows, "accuracy", TOP)["value"] == 0
+    assert find(rows, "accuracy", RANDOM)["value"] == 0.5  # the mean of its repeats
+    assert find(rows, "log_loss", TOP)["value"] == pytest.approx(-np.log(0.4))
+    row = find(rows, "accuracy", minus(TOP, RANDOM))
+    assert (row["value"], row["low"], row["high"]) == (-0.5, -0.5, -0.5)  # the same in every resample
+    loss = find(rows, "log_loss", minus(TOP, INTACT), "trial")
+    assert loss["value"] == pytest.approx(np.log(0.9) - np.log(0.4)) and loss["n"] == 32 and loss["n_of"] == "trials"
+    assert "the third of the subject's frames with the least weight" in row["note"]
+    assert {r["level"] for r in rows} == {"window", "trial"}
+
+
+def test_equal_answers_differ_by_nothing_at_all() -> None:
+    """The bootstrap is paired: what varies between trials does not blur a difference that is always 0."""
+    mixed = np.random.default_rng(0).random(96) < 0.6
+    rows = probe_figures(make_table({INTACT: mixed, TOP: mixed, RANDOM: [mixed] * 3}), settings(), CLASSES)
+    whole = find(rows, "accuracy", INTACT)
+    assert whole["high"] - whole["low"] > 0.05
+    for name in ("accuracy", "macro_f1", "log_loss"):
+        row = find(rows, name, minus(TOP, RANDOM))
+        assert (row["value"], row["low"], row["high"]) == (0, 0, 0)
+
+
+def test_interval_covers_a_difference_and_resamples_what_the_protocol_says() -> None:
+    rng = np.random.default_rng(1)
+    intact, top = rng.random(96) < 0.8, rng.random(96) < 0.5
+    table = make_table({INTACT: intact, TOP: top, RANDOM: intact})
+    trial = find(probe_figures(table, settings(), CLASSES), "accuracy", minus(TOP, RANDOM))
+    assert trial["low"] < trial["value"] < trial["high"] < 0
+    assert trial["interval_how"] == "bootstrap over 32 trials within 8 subjects"
+    subject = find(probe_figures(table, settings(protocol="subject"), CLASSES), "accuracy", minus(TOP, RANDOM))
+    assert subject["value"] == trial["value"] and subject["interval_how"] == "bootstrap over 8 subjects"
+
+
+def test_too_few_subjects_give_no_interval() -> None:
+    rows = probe_figures(make_table({INTACT: True, TOP: False}, 3), settings(protocol="subject"), CLASSES)
+    row = find(rows, "accuracy", minus(TOP, INTACT))
+    assert row["value"] == -1 and row["low"] is None and row["high"] is None and "at least 6" in row["interval_how"]
+
+
+def test_rows_that_kept_their_own_are_counted() -> None:
+    table = make_table({INTACT: True, "eeg-same-class": [True, True], "face-any-class": True})
+    table.loc[(table["probe"] == "eeg-same-class") & (table["subject"] == "s0"), "unchanged"] = True
+    rows = probe_figures(table, settings(), CLASSES)
+    row = find(rows, "accuracy", "eeg-same-class")
+    assert row["unchanged"] == pytest.approx(1 / 8) and row["repeats"] == 2
+    assert row["note"] == "12 of 96 bags keep their own EEG: their subject has no other tested trial of that class"
+    assert find(rows, "accuracy", minus("eeg-same-class", INTACT))["note"] == row["note"]
+    assert find(rows, "accuracy", "face-any-class")["note"] == ""
+
+
+def test_only_probes_that_can_say_something_are_wanted() -> None:
+    assert wanted(load_config("demo")) == PROBES
+    assert wanted(load_config("demo", overrides={"data.modalities": ["face"]})) == (TOP, RANDOM)
+    assert wanted(load_config("demo", overrides={"data.modalities": ["eeg"]})) == ()
+    assert wanted(load_config("demo", overrides={"evaluation.probes": False})) == ()
+    for method in ("mean", "middle-frame", "published"):
+        config = load_config("demo", overrides={"model.selection.method": method})
+        assert not learns_weights(config.model) and wanted(config) == PROBES[2:]
+
+
+def test_it_is_imported_without_torch() -> None:
+    code = "import sys, milmer.evaluation.probes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
