@@ -176,6 +176,15 @@ def test_electrodes_are_found_by_place_and_the_missing_have_the_mean(logistic, b
     torch.testing.assert_close(logistic(elsewhere).logits, logistic.linear.bias.expand(2, -1))
 
 
+def test_what_was_never_met_says_no_more_than_six_deviations(models, logistic, bag) -> None:
+    loud = dataclasses.replace(bag(), eeg=1e4 * bag().eeg)
+    standard = logistic.standardised(logistic.measure(loud))
+    assert standard.abs().max() == 6
+    view = models["deepcca"].face_view
+    far = torch.full((1, 64), 1e6)
+    torch.testing.assert_close(view(far), view(2 * far))
+
+
 def test_a_trial_has_the_mean_of_its_windows(logistic, bag) -> None:
     given = bag(b=1, w=3)
     windows = [dataclasses.replace(given, window_mask=torch.tensor([[i == j for j in range(3)]])) for i in range(2)]

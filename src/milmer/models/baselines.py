@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from milmer.config import Model
 from milmer.models.bag import EEG, FACE, Bag, Prediction
 from milmer.models.cca import LinearCCA
-from milmer.models.eeg import BANDS, log_band_powers
+from milmer.models.eeg import BANDS, CLIP, log_band_powers
 from milmer.models.electrodes import SAME_PLACE
 from milmer.models.milmer import Milmer, Modality
 
@@ -114,7 +114,7 @@ class View(nn.Module):
 
     def encode(self, features: Tensor) -> Tensor:
         """What the CCA is done on, from `features` (B, D); (B, k)."""
-        out: Tensor = self.net((features - self.mean) / self.scale)  # (B, k)
+        out: Tensor = self.net(((features - self.mean) / self.scale).clamp(-CLIP, CLIP))  # (B, k)
         return out  # (B, k)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ class BandPowerLogistic(nn.Module):
 
     def standardised(self, powers: Tensor) -> Tensor:
         """Features of the regression from `powers` (B, E, F), 0 where NaN: the training mean; (B, E·F)."""
-        return ((powers - self.mean) / self.scale).nan_to_num(0.0).flatten(1)  # (B, E·F)
+        return ((powers - self.mean) / self.scale).nan_to_num(0.0).clamp(-CLIP, CLIP).flatten(1)  # (B, E·F)
 
     def learn(self, powers: Tensor) -> None:
         """Learn mean and spread of the `powers` (n, E, F) of training rows."""
