@@ -37,6 +37,7 @@ def draw(ablation: Ablation, figure_name: str = "accuracy") -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
 
     inches = 1.9 + 0.42 * len(rows)
     compared = any(r[f"{figure_name}_{lv}_difference"] is not None for r in rows for lv in OFFSETS)
@@ -58,7 +59,6 @@ def draw(ablation: Ablation, figure_name: str = "accuracy") -> bytes:
     left.set_xlabel(f"{word}{leaky}", color=SOFT, fontsize=9.5)
     left.set_yticks(range(len(rows)), [_name(r, ablation) for r in rows], fontsize=9.5)
     _dress(left, len(rows))
-    panels: list[Axes] = [left]
     if compared:
         right = figure.add_subplot(grid[1])
         for place, row in enumerate(rows):
@@ -68,16 +68,16 @@ def draw(ablation: Ablation, figure_name: str = "accuracy") -> bytes:
         right.set_xlabel(f"difference from {ablation.reference}{leaky}", color=SOFT, fontsize=9.5)
         right.set_yticks([])
         _dress(right, len(rows))
-        panels.append(right)
+        right.xaxis.set_major_locator(MaxNLocator(5))
     handles: list[Artist] = [
         Line2D([], [], color=BLUE, marker="o", ms=5.5, lw=1.6, mfc=BLUE if lv == "window" else "white", label=WORDS[lv])
         for lv in OFFSETS
     ]
     handles.append(Patch(color=BAND, label="chance, mean to one-in-twenty limit"))
     if reference is not None:
-        handles.append(Line2D([], [], color=BLUE, lw=0.9, ls=(0, (4, 3)), label=f"{ablation.reference}, windows"))
+        handles.append(Line2D([], [], color=BLUE, lw=0.9, ls=(0, (4, 3)), label="reference, windows"))
     if many:
-        handles.append(Line2D([], [], color=SOFT, marker="|", ms=6, lw=0, label="single seeds, least and most"))
+        handles.append(Line2D([], [], color=SOFT, marker="|", ms=6, lw=0, label="least and most seed"))
     figure.legend(
         handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=8.5, labelcolor=SOFT,
         handletextpad=0.5, columnspacing=1.4, bbox_to_anchor=(0.5, 0.0),
