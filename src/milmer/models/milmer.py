@@ -14,12 +14,13 @@ from milmer.models.bag import EEG, FACE, Bag, Prediction
 from milmer.models.balancing import make_balance
 from milmer.models.eeg import make_eeg_tokens
 from milmer.models.fusion import Head, make_fuse
+from milmer.models.hub import HubModel
 from milmer.models.selection import GatedTopK, make_selection
 
 Modality = Literal["eeg", "face"]
 
 
-class Milmer(nn.Module):
+class Milmer(HubModel):
     """Emotion from EEG and face video: choose frames, balance tokens, fuse (Milmer, arXiv 2502.00547; PAPER section 1).
 
     Any number of EEG channels (by their positions), of frames, and of windows in a bag will do, and windows shorter
