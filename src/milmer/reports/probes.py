@@ -151,12 +151,12 @@ def _shuffle_words(run: Run, probe: str) -> str:
     if found == "better":
         return f"{begin} The model does better without the right {name}: what it learnt of it does not carry over."
     if found == "open" and finer != "worse":
-        what = f"that this window’s own {name} matters beyond its class" if same else f"that the {name} adds anything"
+        what = f"that this window’s own {name} matters beyond its class" if same else f"that the answer uses the {name}"
         return f"{begin} The interval holds 0: it is not shown {what}."
     how = "" if found == "worse" else " (by the log-loss; right answers do not show it)"
     if same:
         return f"{begin} That EEG and face are of one moment, not only of one class, matters{how}."
-    return f"{begin} The {name} adds something that the other modality does not make up for{how}."
+    return f"{begin} The answer rests on the {name}, and the other modality does not make up for a wrong one{how}."
 
 
 def direction(row: Mapping[str, Any] | None, *, lower_is_better: bool = False) -> str:
