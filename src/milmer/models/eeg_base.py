@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -132,8 +132,7 @@ class EEGTokens(nn.Module):
             If no bag holds any EEG.
         """
         where, what = [], []
-        for bag in bags:
-            bag = bag.settled()
+        for bag in parts(bags):
             there = self.measured(bag)  # (B, W, C, P)
             positions = bag.positions[:, None, :, None].expand(*there.shape, -1)  # (B, W, C, P, 3)
             values = self.measure(bag)  # (B, W, C, F) or (B, W, C, P, F)
@@ -142,6 +141,14 @@ class EEGTokens(nn.Module):
         if not sum(len(rows) for rows in where):
             raise ValueError("the EEG scale cannot be fitted: no training bag holds any EEG")
         self.learn(*median_by_place(where, what))
+
+
+def parts(bags: Iterable[Bag], windows: int = 64) -> Iterator[Bag]:
+    """Cut `bags` into settled ones of about as many windows: `measure` may need a hundred times what it is given."""
+    for bag in bags:
+        step = max(1, windows // max(1, bag.eeg.shape[1]))
+        for start in range(0, len(bag), step):
+            yield bag[start : start + step].settled()
 
 
 def missing_samples(bag: Bag, n_times: int) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from milmer.errors import UserError, nearest
 from milmer.models.bag import Bag
-from milmer.models.eeg_base import TYPICAL_VOLTS, Asked, EEGTokens, masked_centre, masked_spread, missing_samples
+from milmer.models.eeg_base import TYPICAL_VOLTS, Asked, EEGTokens, masked_centre, masked_spread, missing_samples, parts
 from milmer.models.electrodes import SAME_PLACE, ElectrodeTable
 
 HEAD_METRES = 0.095  # radius of the head that a network is told electrode places on
@@ -98,8 +98,7 @@ class BraindecodeTokens(EEGTokens):
         bags = list(bags)
         super().fit(bags)
         met = []
-        for bag in bags:
-            bag = bag.settled()
+        for bag in parts(bags):
             met.append(bag.positions[bag.eeg_mask.any(1)].cpu())  # (n, 3)
         table = self.scale.positions.cpu()  # (E, 3)
         if len(table) > self.n_chans:

@@ -94,12 +94,15 @@ class TemporalTokens(EEGTokens):
         """Log of the mean energy of every filter in every patch, in units of (10 µV)²; (B, W, C, P, F)."""
         there = self._whole(bag, bag.sample_mask)[:, :, None]  # (B, W, 1, S)
         x = masked_centre(self._whole(bag, bag.eeg) / TYPICAL_VOLTS, there)  # (B, W, C, S)
-        bank = F.normalize(self.bank.float(), dim=-1)  # (F, L)
-        energy = self._filter(x, bank).square() * there[..., None, :]  # (B, W, C, F, S)
-        # Of white noise, the energy that the part of a filter on samples lets through.
-        heard = self._filter(there.to(x), bank.square()) * there[..., None, :]  # (B, W, 1, F, S)
-        mean = self._in_patches(energy).sum(-1) / self._in_patches(heard).sum(-1).clamp_min(1e-3)  # (B, W, C, F, P)
-        return (mean + FLOOR).log().transpose(-1, -2)  # (B, W, C, P, F)
+        with torch.autocast(x.device.type, enabled=False):  # squares of half-precision sums would lose quiet filters
+            bank = F.normalize(self.bank.float(), dim=-1)  # (F, L)
+            cells = self._in_patches(there[:, :, 0].to(x.dtype))  # (B, W, P, L)
+            power = self._in_patches(self._filter(x, bank).square())  # (B, W, C, F, P, L)
+            energy = torch.einsum("bwcfpl,bwpl->bwcpf", power, cells)  # (B, W, C, P, F)
+            # Of white noise, the energy that the part of a filter on samples lets through.
+            passed = self._in_patches(self._filter(there.to(x.dtype), bank.square()))  # (B, W, 1, F, P, L)
+            heard = torch.einsum("bwcfpl,bwpl->bwcpf", passed, cells)  # (B, W, 1, P, F)
+            return (energy / heard.clamp_min(1e-3) + FLOOR).log()  # (B, W, C, P, F)
 
     def learn(self, places: Tensor, centre: Tensor, spread: Tensor) -> None:
         """Keep median and spread of every filter's log-energy at every electrode."""
@@ -109,8 +112,7 @@ class TemporalTokens(EEGTokens):
         """Filter `x` (B, W, C, S) with `bank` (F, L), as many samples out as in; (B, W, C, F, S)."""
         length = bank.shape[-1]
         padded = F.pad(x.reshape(-1, 1, x.shape[-1]), ((length - 1) // 2, length // 2))  # (B·W·C, 1, S + L - 1)
-        with torch.autocast(x.device.type, enabled=False):  # squares of half-precision sums would lose quiet filters
-            out = F.conv1d(padded.float(), bank[:, None])  # (B·W·C, F, S)
+        out = F.conv1d(padded, bank[:, None])  # (B·W·C, F, S)
         return out.view(*x.shape[:-1], *out.shape[-2:])  # (B, W, C, F, S)
 
     def _whole(self, bag: Bag, x: Tensor) -> Tensor:
