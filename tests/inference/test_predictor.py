@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -79,3 +80,60 @@ def test_wrong_files_are_said_in_a_line(model: Path, samples: Path, tmp_path: Pa
         predict_recording(broken, tmp_path / "out", video=samples / "single_face.mp4")
     with pytest.raises(UserError, match="expected a model or a run"):
         predict_recording(tmp_path, tmp_path / "out", video=samples / "single_face.mp4")
+
+
+def test_a_model_on_the_hub_needs_neither_run_nor_store(
+    tiny_store: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is looked up in the hub's cache; the run and the store that it came from are gone."""
+    from milmer.models import hub
+    from milmer.models.milmer import Milmer
+
+    store = shutil.copytree(tiny_store, tmp_path / "store")
+    train(Store(store), load_config("demo", overrides=QUICK), tmp_path / "run")
+    video = samples / "single_face.mp4"
+    before = predict_recording(tmp_path / "run", tmp_path / "a", video=video).windows
+    trained = Milmer.from_pretrained(tmp_path / "run")
+    assert trained.about["classes"] and trained.about["preparation"]
+    assert len(trained.about["channels"]) == len(trained.about["positions"]) == 8
+    cache = tmp_path / "cache" / "models--user--model"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs/main").write_text("0" * 40)
+    trained.save_pretrained(cache / "snapshots" / ("0" * 40))
+    shutil.rmtree(tmp_path / "run")
+    shutil.rmtree(store)
+    monkeypatch.chdir(tmp_path)
+    real = hub.snapshot_download
+    monkeypatch.setattr(
+        hub, "snapshot_download", lambda name, **o: real(name, **{**o, "cache_dir": tmp_path / "cache"})
+    )
+    after = predict_recording("user/model", tmp_path / "b", video=video).windows
+    pd.testing.assert_frame_equal(before, after)
+
+
+def test_a_mistyped_folder_is_said_in_a_line(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from milmer.models import hub
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    video = samples / "single_face.mp4"
+    for name in ("runs/x", "x", "./runs/x", "a/b/c"):
+        with pytest.raises(UserError, match=r"no such folder.*(as a hub name it is not|or a hub name)") as caught:
+            predict_recording(name, tmp_path / "out", video=video)
+        assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_not_finished_says_so(model: Path, samples: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(model, run)
+    shutil.copytree(run / "folds/0", run / "folds/1")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"complete": False}))
+    (run / "log.txt").write_text("fold 1 of 5: done (1 of 5)\nfold 2 of 5: done (2 of 5)\n")
+    video = samples / "single_face.mp4"
+    notes = predict_recording(run, tmp_path / "a", video=video).notes
+    assert any("not finished, 2 of 5 folds are there" in n and "\n" not in n for n in notes)
+    assert not any("not finished" in n for n in predict_recording(run, tmp_path / "b", video=video, fold=0).notes)
+    assert not any("not finished" in n for n in predict_recording(model, tmp_path / "c", video=video).notes)
+    (run / "log.txt").unlink()
+    assert any("not all of its folds" in n for n in predict_recording(run, tmp_path / "d", video=video).notes)

@@ -41,7 +41,9 @@ def report(
 def predict(
     model: Annotated[
         str,
-        typer.Argument(help="A model folder, a run (its folds are averaged), or a name on the Hugging Face hub: user/model."),
+        typer.Argument(
+            help="A model folder, a run (its folds are averaged), or a name on the Hugging Face hub: user/model."
+        ),
     ],
     out: Out,
     eeg: Annotated[Path | None, typer.Option(help="EEG recording in any format MNE reads.")] = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +51,7 @@ class _OneRecording:
 
 
 def predict_recording(
-    model: Path,
+    model: Path | str,
     out: Path,
     *,
     eeg: Path | None = None,
@@ -64,8 +66,8 @@ def predict_recording(
 
     Parameters
     ----------
-    model : Path
-        A model's folder, or a run, whose folds are averaged unless `fold` names one.
+    model : Path or str
+        A model's folder, a run, whose folds are averaged unless `fold` names one, or a hub name (``user/model``).
     out : Path
         Folder for ``predictions.csv`` and ``timeline.png``.
     eeg, video : Path, optional
@@ -90,10 +92,11 @@ def predict_recording(
         raise UserError(
             f"--video-start {video_start:g}: expected 0 s or more; cut the EEG where the video begins later"
         )
-    folders = model_folders(model, fold)
     for flag, path in (("--eeg", eeg), ("--video", video)):
         if path is not None and not path.exists():
             raise UserError(f"{flag} {path}: no such file")
+    folder = _find(model)
+    folders = model_folders(folder, fold)
     # What is wrong with the files is said before seconds go into loading networks.
     from milmer.reports.timeline import write_timeline
     from milmer.training.data import Bags
@@ -103,7 +106,8 @@ def predict_recording(
     data = Data.model_validate(record["data"])
     if step is not None:
         data = data.model_copy(update={"step": step})
-    notes = _check_inputs(data, eeg, video)
+    notes = _unfinished(folder, len(folders)) if fold is None else []
+    notes += _check_inputs(data, eeg, video)
     study = _one_recording(eeg, video, video_start)
     _make_folder(out)  # before minutes go into a recording whose answers could not be written
     with tempfile.TemporaryDirectory(prefix="milmer-") as scratch:
@@ -162,6 +166,28 @@ def model_folders(model: Path, fold: int | None = None) -> list[Path]:
     if not chosen:
         raise UserError(f"{model}: no fold {fold}; this run has folds {', '.join(f.name for f in folders)}")
     return chosen
+
+
+def _find(model: Path | str) -> Path:
+    """Where `model` is a folder, nothing is imported and nobody is asked."""
+    if Path(model).is_dir():
+        return Path(model)
+    from milmer.models.hub import find_model
+
+    return find_model(model)
+
+
+def _unfinished(run: Path, found: int) -> list[str]:
+    """Say where a run has fewer folds than it was to have."""
+    try:
+        if json.loads((run / "run.json").read_text(encoding="utf-8")).get("complete", True):
+            return []
+        log = run / "log.txt"
+        told = re.search(r"\bfold \d+ of (\d+)", log.read_text(encoding="utf-8")) if log.exists() else None
+    except (OSError, ValueError, AttributeError):  # a model's folder says nothing of a run
+        return []
+    folds = f"{found} of {told[1]} folds are there" if told else "not all of its folds may be there"
+    return [f"{run}: this run is not finished, {folds}; the command that made it goes on with --resume"]
 
 
 def _record(folder: Path) -> dict[str, Any]:

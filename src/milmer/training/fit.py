@@ -279,6 +279,7 @@ def model_record(config: Config, bags: Bags) -> dict[str, Any]:
         "data": config.data.model_dump(mode="json"),
         "preparation": bags.store.info["parameters"],
         "channels": list(longest.names) if longest else [],
+        "positions": np.round(longest.positions, 4).tolist() if longest else [],  # on the unit sphere, a channel each
         "rate": bags.store.eeg_rate,
         "study": bags.store.name,
         "store": bags.store.fingerprint,
