@@ -17,9 +17,9 @@ def sections(kind: type[BaseModel]) -> list[type[BaseModel]]:
     return [kind] + [s for k in inner if issubclass(k, BaseModel) for s in sections(k)]
 
 
-def test_without_anything_it_is_the_demo() -> None:
-    assert load_config() == load_config("demo")
-    assert load_config().preset == "demo"
+def test_without_anything_it_is_the_default() -> None:
+    assert load_config() == load_config("default")
+    assert load_config().preset == "default"
 
 
 @pytest.mark.parametrize("preset", preset_names())

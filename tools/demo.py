@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 
 MILMER = Path(sys.executable).with_name("milmer")
+EXPRESSIONS = ["--expressions", "240", "--subjects", "40", "--seed", "1"]  # other people than the study's
+PEOPLE = ["--group-by", "prefix", "--resume"]
+KNOWS_FACES = ["--trainable-stages", "0", "--backbone"]
 STUDY = ["--subjects", "6", "--trials", "20", "--seconds", "12", "--size", "320x256", "--fps", "25"]
 
 
@@ -31,15 +34,19 @@ def main() -> None:
     folder = Path(sys.argv[1])
     nothing = ["--valence", "none", "--arousal", "none"] if "--null" in sys.argv else []
     study, store, run = folder / "study", folder / "store", folder / "run"
+    faces, backbone = folder / "expressions", folder / "backbone"
     jobs = str(min(2, os.cpu_count() or 1))
     begun = time.monotonic()
     step("simulate", study, *STUDY, *nothing, "--jobs", jobs)
     step("prepare", "deap", study, "--out", store, "--jobs", jobs)
     step("inspect", store)
+    step("simulate", faces, *EXPRESSIONS, "--jobs", jobs)
+    if not backbone.exists():
+        step("pretrain", "faces", faces, "--backbone", "random:demo", "--epochs", "12", "--out", backbone, *PEOPLE)
     if (run / "run.json").exists() and json.loads((run / "run.json").read_text())["complete"]:
         shutil.rmtree(run)
     resume = ["--resume"] if (run / "run.json").exists() else []
-    step("evaluate", store, "--protocol", "trial", "--preset", "demo", "--out", run, "--jobs", jobs, *resume)
+    step("evaluate", store, "--protocol", "trial", "--preset", "demo", *KNOWS_FACES, backbone, "--out", run, "--jobs", jobs, *resume)
     step("report", run)
     print(f"\n{run / 'report.html'}")
     for row in json.loads((run / "metrics.json").read_text()):

@@ -71,7 +71,7 @@ def load_config(
     Parameters
     ----------
     preset : str, optional
-        Name of a preset; without one the file's own ``preset`` or ``demo``.
+        Name of a preset; without one the file's own ``preset`` or ``default``.
     file : Path, optional
         YAML with any part of the configuration (a run's config.yaml is whole).
     overrides : list of str or dict
@@ -85,7 +85,7 @@ def load_config(
     values: dict[str, Any] = {}
     given = _read_yaml(file) if file else {}
     pairs = overrides if isinstance(overrides, dict) else dict(split_pair(o) for o in overrides or [])
-    preset = str(preset or pairs.get("preset") or given.get("preset") or "demo")
+    preset = str(preset or pairs.get("preset") or given.get("preset") or "default")
     path = PRESETS / f"{preset}.yaml"
     names = preset_names()
     if preset not in names:

@@ -195,7 +195,7 @@ class Evaluation(Section):
 class Config(Section):
     """Everything a run is made from; ``config.yaml`` of a run holds all of it."""
 
-    preset: str = Field("demo", description="the preset these values started from")
+    preset: str = Field("default", description="the preset these values started from")
     preparation: Preparation = Preparation()
     data: Data = Data()
     model: Model = Model()

@@ -15,7 +15,7 @@ from milmer.models.balancing import make_balance
 from milmer.models.eeg import make_eeg_tokens
 from milmer.models.fusion import Head, make_fuse
 from milmer.models.hub import HubModel
-from milmer.models.selection import GatedTopK, make_selection
+from milmer.models.selection import make_selection
 
 Modality = Literal["eeg", "face"]
 
@@ -133,7 +133,9 @@ class Milmer(HubModel):
             kept, weights = self.select(frames, bag.frame_mask)  # (B, K, T, D), (B, W, N)
             visual = self.balance(kept)  # (B, Q, D)
             if self.alone:
-                alone["face"] = self.alone["face"](kept.pooled())  # (B, n_classes)
+                # All frames by their weights, kept or not: so the scorer hears of a frame that it passes over.
+                seen = torch.einsum("bn,bntd->bd", weights.flatten(1).to(frames), frames) / frames.shape[2]  # (B, D)
+                alone["face"] = self.alone["face"](seen)  # (B, n_classes)
         if "eeg" in self.modalities:
             eeg = self.eeg_tokens(bag)  # (B, M, D)
             if self.alone:
@@ -154,7 +156,7 @@ class Milmer(HubModel):
 
     def set_exploration(self, share: float) -> None:
         """Set how soft and noisy frame selection is in training: `share` is 1 at the start and 0 after warm-up."""
-        if "face" in self.modalities and isinstance(self.select, GatedTopK) and self.select.exploration > 0:
+        if "face" in self.modalities and self.select.explores:
             self.select.warmth = share
 
     def _given(self, bag: Bag) -> Tensor:
