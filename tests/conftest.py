@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from milmer.config import Preparation
 from milmer.store import SCHEMA, RecordingWriter, content_hash, finish_store, write_json
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: more threads would wait for each other
 NAMES = ("Fp1", "Fp2", "C3", "C4", "P3", "P4", "O1", "O2")
 RATE = 128.0
 SAMPLES = Path(__file__).parents[1] / ".samples"

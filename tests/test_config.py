@@ -82,7 +82,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("model: 3", "model: found 3, expected keys and values"),
         ("- a", "found list, expected keys and values"),
         ("a: [", "not readable as YAML"),
-        ("preset: papr", r"preset 'papr': known presets are demo, paper.*did you mean 'paper'"),
+        ("preset: papr", r"preset 'papr': known presets are default, demo, paper, published.*did you mean 'paper'"),
         ("training: {lr: .nan}", "training.lr: .*found nan"),
         ("training: {epochs: 0}", "training.epochs: .*found 0"),
         ("training: {epochs: 3.5}", "training.epochs"),
@@ -134,7 +134,7 @@ def test_a_configuration_does_not_change() -> None:
 def test_differences_name_the_keys() -> None:
     old, new = (load_config(overrides=o).model_dump(mode="json") for o in ([], ["model.balancing.queries=9"]))
     assert differences(old, old) == []
-    assert differences(old, new) == ["model.balancing.queries 8, asked for 9"]
+    assert differences(old, new) == ["model.balancing.queries 32, asked for 9"]
 
 
 def test_importing_the_configuration_imports_nothing_heavy() -> None:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from milmer.config import Config
 
 Preset = Annotated[
-    str | None, typer.Option(help="Preset to start from: default, demo, paper or published.", rich_help_panel="Configuration")
+    str | None,
+    typer.Option(help="Preset to start from: default, demo, paper or published.", rich_help_panel="Configuration"),
 ]
 ConfigFile = Annotated[
     Path | None,

@@ -172,7 +172,9 @@ class Training(Section):
     clip: float = Field(1.0, gt=0, description="gradient norm is clipped here")
     patience: int = Field(10, ge=1, description="epochs without a better validation loss before stopping")
     class_weights: bool = Field(False, description="weigh classes by their inverse frequency in training")
-    augment: bool = Field(True, description="mirror, light and shift of a bag's frames while training")
+    augment: bool = Field(
+        True, description="mirror, light and shift of a bag's frames while training, unless the backbone is frozen"
+    )
     channel_dropout: float = Field(0.0, ge=0, lt=1, description="chance that augmentation hides an electrode")
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="auto: half where the device has it")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")

@@ -25,8 +25,10 @@ def test_gated_attention_agrees_with_numpy():
     expected = np.zeros((3, 4))
     for b in range(3):
         for n in range(4):
-            content = np.tanh(w["content.weight"] @ h[b, n] + w["content.bias"])
-            gate = 1 / (1 + np.exp(-(w["gate.weight"] @ h[b, n] + w["gate.bias"])))
+            centred = h[b, n] - h[b, n].mean()
+            normed = centred / np.sqrt((centred**2).mean() + 1e-5) * w["norm.weight"] + w["norm.bias"]
+            content = np.tanh(w["content.weight"] @ normed + w["content.bias"])
+            gate = 1 / (1 + np.exp(-(w["gate.weight"] @ normed + w["gate.bias"])))
             expected[b, n] = w["score.weight"][0] @ (content * gate)
     np.testing.assert_allclose(scorer(torch.tensor(h)).detach().numpy(), expected, atol=1e-12)
 

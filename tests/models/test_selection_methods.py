@@ -262,7 +262,7 @@ def test_training_moves_the_choice_to_informative_frames(method):
     # From a bad start a hard choice may settle on the frames of half the classes, and tell the others by their absence
     # (gated-topk and perturbed-topk do from seed 0): hence the mean over seeds, and 0.75.
     before, after, ratio = over_seeds(method)
-    assert before.mean() < 0.3 and after.mean() > 0.75 and (after > before + 0.2).all()
+    assert before.mean() < 0.4 and after.mean() > 0.75 and (after > before + 0.2).all()
     assert ratio.median() > 5 and (ratio > 2).all()
 
 

@@ -249,6 +249,8 @@ def _from_pretrained(source: str, *, local: bool) -> Any:
     logging: Any = transformers_logging  # transformers leaves its types out
     shown = logging.get_verbosity()
     logging.set_verbosity_error()  # the classifier head that is left out is no news
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # half a second of reading a file needs none, and ours says what goes on
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         extra = {"add_pooling_layer": False} if config.model_type in ("swin", "vit") else {}
@@ -264,6 +266,8 @@ def _from_pretrained(source: str, *, local: bool) -> Any:
         raise
     finally:
         logging.set_verbosity(shown)
+        if bars:
+            logging.enable_progress_bar()
     missing = sorted(info["missing_keys"])
     if missing:  # transformers fills these with random numbers, silently
         raise UserError(f"backbone '{source}': {len(missing)} tensors are missing from its weights, first {missing[0]}")

@@ -77,20 +77,24 @@ class FrameSelection(nn.Module):
 
 
 class GatedScorer(nn.Module):
-    """Gated attention (Ilse, Tomczak, Welling 2018, eq. 9): s = wᵀ (tanh(V h) ⊙ sigmoid(U h)).
+    """Gated attention (Ilse, Tomczak, Welling 2018, eq. 9): s = wᵀ (tanh(V h) ⊙ sigmoid(U h)), h = norm(pooled).
 
-    `w` has no bias, since the softmax over frames makes it irrelevant.
+    `w` has no bias, since the softmax over frames makes it irrelevant. The norm and a `w` three times the usual size
+    make the scores of the first step differ: from nearly equal ones the choice takes several times as many steps.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(width)
         self.content = nn.Linear(width, hidden)  # V
         self.gate = nn.Linear(width, hidden)  # U
         self.score = nn.Linear(hidden, 1, bias=False)  # w
+        nn.init.normal_(self.score.weight, std=3 / math.sqrt(hidden))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Score frames by their pooled tokens (B, N, D); (B, N)."""
-        gated = self.content(pooled).tanh() * self.gate(pooled).sigmoid()  # (B, N, hidden)
+        h = self.norm(pooled)  # (B, N, D)
+        gated = self.content(h).tanh() * self.gate(h).sigmoid()  # (B, N, hidden)
         out: Tensor = self.score(gated).squeeze(-1)  # (B, N)
         return out  # (B, N)
 

@@ -284,7 +284,7 @@ def make_loader(
     )
 
 
-def augment(bag: Bag, items: torch.Tensor, seed: int, channel_dropout: float = 0.0) -> Bag:
+def augment(bag: Bag, items: torch.Tensor, seed: int, channel_dropout: float = 0.0, *, pixels: bool = True) -> Bag:
     """Mirror, light and shift each bag's frames and hide some of its electrodes.
 
     One draw a bag, a function of seed, epoch and index: whatever else is in the batch, and however often training was
@@ -296,16 +296,18 @@ def augment(bag: Bag, items: torch.Tensor, seed: int, channel_dropout: float = 0
         Epoch and index of every bag.
     channel_dropout : float
         Chance that an electrode is hidden in all windows of a bag.
+    pixels : bool
+        False leaves the frames alone: to a frozen backbone, which cannot learn to see past the changes, they are noise.
     """
-    frames = bag.frames.float()  # (B, W, N, 3, P, P)
-    if bag.frames.dtype == torch.uint8:
-        frames = frames / 255  # (B, W, N, 3, P, P)
+    frames = bag.frames  # (B, W, N, 3, P, P)
+    if pixels:
+        frames = frames.float() / 255 if frames.dtype == torch.uint8 else frames.float()  # (B, W, N, 3, P, P)
     reach = max(1, frames.shape[-1] // 20)
     pictures, hidden = [], []
     for one, (epoch, index) in zip(frames, items.tolist(), strict=True):
         rng = np.random.default_rng([seed, epoch, index, 2])
         hidden.append(rng.random(bag.eeg.shape[2]) < channel_dropout)  # (C,)
-        if one.numel():
+        if pixels and one.numel():
             if rng.random() < 0.5:
                 one = one.flip(-1)  # (W, N, 3, P, P)
             dy, dx = (int(v) for v in rng.integers(-reach, reach + 1, 2))

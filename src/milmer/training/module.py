@@ -56,7 +56,13 @@ class MilmerModule(lightning.LightningModule):
         """Return the loss of one batch."""
         bag, y, items = batch
         if self.settings.augment:
-            bag = augment(bag, items, self.settings.seed, self.settings.channel_dropout)
+            bag = augment(
+                bag,
+                items,
+                self.settings.seed,
+                self.settings.channel_dropout,
+                pixels=self.model.config.trainable_stages != 0,
+            )
         loss = fit_loss(self.model(bag), y, self.model.config.auxiliary, self.class_weights)  # ()
         self._losses.append(float(loss.detach()))
         return loss
