@@ -10,6 +10,7 @@ import pytest
 
 from milmer.config import Evaluation, load_config
 from milmer.evaluation.probes import INTACT, LEAST, PROBES, RANDOM, TOP, learns_weights, minus, probe_figures, wanted
+from milmer.models.selection import SELECTIONS, make_selection
 
 CLASSES = ("low", "high")
 
@@ -80,15 +81,63 @@ def test_too_few_subjects_give_no_interval() -> None:
     assert row["value"] == -1 and row["low"] is None and row["high"] is None and "at least 6" in row["interval_how"]
 
 
-def test_rows_that_kept_their_own_are_counted() -> None:
-    table = make_table({INTACT: True, "eeg-same-class": [True, True], "face-any-class": True})
+def test_rows_that_could_not_be_changed_are_left_out_on_both_sides() -> None:
+    """Subject s0 is always right and has no donor: with its rows in, the exchange would seem to cost less."""
+    first = np.repeat(np.arange(8), 12) == 0
+    table = make_table({INTACT: True, "eeg-same-class": [first, first], "face-any-class": first})
     table.loc[(table["probe"] == "eeg-same-class") & (table["subject"] == "s0"), "unchanged"] = True
     rows = probe_figures(table, settings(), CLASSES)
     row = find(rows, "accuracy", "eeg-same-class")
-    assert row["unchanged"] == pytest.approx(1 / 8) and row["repeats"] == 2
-    assert row["note"] == "12 of 96 bags keep their own EEG: their subject has no other tested trial of that class"
-    assert find(rows, "accuracy", minus("eeg-same-class", INTACT))["note"] == row["note"]
-    assert find(rows, "accuracy", "face-any-class")["note"] == ""
+    assert (row["value"], row["intact"], row["n"], row["of"], row["repeats"]) == (0, 1, 84, 96, 2)
+    assert row["note"].startswith("12 of 96 bags are left out: they have no EEG, or their subject no other tested or")
+    change = find(rows, "accuracy", minus("eeg-same-class", INTACT))
+    assert (change["value"], change["n"], change["note"]) == (-1, 84, row["note"])
+    assert change["interval_how"] == "bootstrap over 28 trials within 7 subjects"
+    assert find(rows, "accuracy", minus("eeg-same-class", INTACT), "trial")["n"] == 28
+    other = find(rows, "accuracy", minus("face-any-class", INTACT))
+    assert other["value"] == pytest.approx(-7 / 8) and (other["n"], other["note"]) == (96, "")
+    assert find(rows, "accuracy", INTACT)["n"] == 96
+
+
+def test_untouched_figures_are_of_the_same_rows() -> None:
+    wrong = np.repeat(np.arange(8), 12) > 0
+    table = make_table({INTACT: wrong, "eeg-any-class": wrong})
+    table.loc[(table["probe"] == "eeg-any-class") & (table["subject"] == "s0"), "unchanged"] = True
+    rows = probe_figures(table, settings(), CLASSES)
+    assert find(rows, "accuracy", "eeg-any-class")["intact"] == 1
+    assert find(rows, "accuracy", INTACT)["value"] == pytest.approx(7 / 8)
+
+
+def test_a_row_without_a_donor_in_one_repeat_is_out_of_all() -> None:
+    table = make_table({INTACT: True, "eeg-any-class": [True, False]})
+    table.loc[(table["probe"] == "eeg-any-class") & (table["repeat"] == 1) & (table["trial"] == 0), "unchanged"] = True
+    row = find(probe_figures(table, settings(), CLASSES), "accuracy", "eeg-any-class")
+    assert row["value"] == 0.5 and row["n"] == 72
+
+
+def test_where_no_row_has_a_donor_there_is_no_figure() -> None:
+    table = make_table({INTACT: True, TOP: True, RANDOM: [True, True], "eeg-same-class": True})
+    table.loc[table["probe"] != INTACT, "unchanged"] = True
+    rows = probe_figures(table, settings(), CLASSES)
+    for probe in ("eeg-same-class", TOP, minus("eeg-same-class", INTACT), minus(TOP, RANDOM)):
+        for level in ("window", "trial"):
+            row = find(rows, "accuracy", probe, level)
+            assert row["value"] is row["low"] is row["high"] is row["intact"] is None and row["n"] == 0
+            assert "all 96 bags are left out" in row["note"]
+    assert find(rows, "accuracy", INTACT)["value"] == 1
+
+
+def test_rows_are_matched_by_name_not_by_place() -> None:
+    rng = np.random.default_rng(4)
+    right = rng.random(96) < 0.5
+    table = make_table({INTACT: right, "eeg-any-class": ~right})
+    table.loc[(table["probe"] == "eeg-any-class") & (table["subject"] == "s3"), "unchanged"] = True
+    shuffled = table.sample(frac=1, random_state=1)
+    for name in ("accuracy", "log_loss"):
+        one, other = (
+            find(probe_figures(t, settings(), CLASSES), name, minus("eeg-any-class", INTACT)) for t in (table, shuffled)
+        )
+        assert one["value"] == pytest.approx(other["value"])
 
 
 def test_only_probes_that_can_say_something_are_wanted() -> None:
@@ -99,6 +148,13 @@ def test_only_probes_that_can_say_something_are_wanted() -> None:
     for method in ("mean", "middle-frame", "published"):
         config = load_config("demo", overrides={"model.selection.method": method})
         assert not learns_weights(config.model) and wanted(config) == PROBES[2:]
+
+
+def test_methods_with_nothing_to_learn_are_those_without_trained_weights() -> None:
+    for name in SELECTIONS:
+        config = load_config("demo", overrides={"model.selection.method": name}).model
+        learned = any(p.requires_grad for p in make_selection(8, config.selection, n_frames=4).parameters())
+        assert learns_weights(config) == learned, name
 
 
 def test_it_is_imported_without_torch() -> None:

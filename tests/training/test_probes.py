@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from milmer.config import load_config
 from milmer.evaluation.evaluate import evaluate
-from milmer.evaluation.probes import INTACT, LEAST, NEUTRAL, PROBES, RANDOM, TOP
+from milmer.evaluation.probes import INTACT, LEAST, NEUTRAL, PROBES, RANDOM, SHUFFLES, TOP
 from milmer.labels import Labels
 from milmer.models.bag import Bag, Prediction
 from milmer.store import Store
@@ -203,11 +203,76 @@ def test_donors_are_other_trials_of_the_same_subject(bags: Bags, modality: str) 
         assert not np.array_equal(donors, donors_of(bags, rows, modality, same_class=same, seed=(0, 0, 1)))
 
 
-def test_who_has_no_other_trial_of_the_class_keeps_its_own_and_is_counted(bags: Bags) -> None:
+def test_who_has_no_other_trial_of_its_class_is_not_asked(bags: Bags) -> None:
     mine = labelled(bags, np.r_[0, 0, 0, 0, np.ones(124)].astype(int), ("a", "b"))
-    table = run_probes(ByEEG(), mine, ROWS, ("eeg-same-class",))
-    kept = table[(table["probe"] == "eeg-same-class") & (table["repeat"] == 0)]["unchanged"].to_numpy()
-    assert kept[:4].all() and not kept[4:].any()
+    table = run_probes(ByEEG(), mine, ROWS, tuple(SHUFFLES))
+    for _, one in table[table["probe"] != INTACT].groupby(["probe", "repeat"]):
+        kept = one["unchanged"].to_numpy()
+        assert kept[:4].all() and not kept[4:].any()
+
+
+def test_one_tested_trial_a_class_takes_its_donors_from_validation(bags: Bags) -> None:
+    """As in five folds of twenty trials of four classes: no two tested trials of a subject share a class."""
+    four = labelled(bags, 2 * valence(bags) + arousal(bags), ("ll", "lh", "hl", "hh"))
+    trial = four.table["trial_row"].to_numpy()[ROWS]
+    test = np.concatenate([ROWS[trial == t] for t in pick(four, trial, 0)])
+    spare = np.concatenate([ROWS[trial == t] for t in pick(four, trial, 1)])
+    alone = run_probes(Both(), four, test, tuple(SHUFFLES))
+    assert alone.loc[alone["probe"] != INTACT, "unchanged"].all()
+    table = run_probes(Both(), four, test, tuple(SHUFFLES), spare=spare)
+    assert not table["unchanged"].any() and len(table) == len(test) * (1 + 4 * SHUFFLE_DRAWS)
+    found = accuracy(table)
+    assert found["eeg-same-class"] > 0.95 and found["face-same-class"] > 0.95 and found["eeg-any-class"] < 0.8
+    donors = donors_of(four, test, "eeg", same_class=True, seed=(0,), givers=np.r_[test, spare])
+    assert set(donors) <= set(spare)
+
+
+def pick(bags: Bags, trial: Any, which: int) -> list[int]:
+    """One trial of each subject and class: the first, the second."""
+    y, subject = bags.labels.y[ROWS], bags.table["subject"].to_numpy()[ROWS]
+    pairs = sorted(set(zip(subject, y, strict=True)))
+    return [int(np.unique(trial[(subject == s) & (y == c)])[which]) for s, c in pairs]
+
+
+def test_frames_come_from_validation_too_and_from_nowhere_else(bags: Bags) -> None:
+    mine = labelled(bags, valence(bags), ("low", "high"))
+    asked, spare = ROWS[:1], ROWS[8:12]  # of one subject
+    alone = run_probes(FirstFrame(), mine, asked, (TOP,), keep=1)
+    assert alone["unchanged"].tolist() == [False, True] and (alone["replacement"] == "").all()
+    seen: list[tuple[str, int]] = []
+
+    class Spied(Bags):
+        def __init__(self) -> None:
+            self.__dict__ |= mine.__dict__
+
+        def frame(self, key: str, row: int) -> Any:
+            seen.append((key, row))
+            return super().frame(key, row)
+
+    table = run_probes(FirstFrame(), Spied(), asked, (TOP, RANDOM), keep=1, spare=spare)
+    assert not table["unchanged"].any()
+    rows = {int(r) for r in mine.face_rows[np.r_[asked, spare]].ravel() if r >= 0}
+    assert {key for key, _ in seen} == {str(mine.table["store_key"].iat[0])} and {r for _, r in seen} <= rows
+
+
+def test_neutral_frames_need_not_be_in_any_bag(tiny_store: Path) -> None:
+    """Windows of four frames leave most of the track out; what shows nothing is put in all the same."""
+    few = Bags(Store(tiny_store), load_config("demo", overrides={"data.frames": 4, "data.px": 32}).data)
+    mine = labelled(few, valence(few), ("low", "high"))
+    neutral: dict[str, Any] = {}
+    for key, low in mine.table.assign(low=~valence(mine)).query("low").groupby("store_key"):
+        held = set(mine.face_rows[mine.table["store_key"] == key].ravel())
+        spans = [
+            np.arange(int(t["face_start"]), int(t["face_start"] + t["face_rows"]))
+            for _, t in mine.store.trials.iloc[sorted(set(low["trial_row"]))].iterrows()
+        ]
+        neutral[str(key)] = np.array([r for r in np.concatenate(spans) if r not in held])
+        assert len(neutral[str(key)]) > 4
+    table = run_probes(FirstFrame(), mine, ROWS, (TOP,), keep=1, neutral=neutral)
+    top = table[table["probe"] == TOP]
+    top = top[~top["unchanged"]]  # whoever has one frame is not asked
+    assert len(top) > 56 and set(top["replacement"]) == {NEUTRAL}
+    assert (top["prob_low"] > 0.5).all()
 
 
 def test_trials_without_the_modality_neither_give_nor_get(tiny_store: Path, bags: Bags) -> None:

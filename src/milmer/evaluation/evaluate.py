@@ -263,7 +263,7 @@ def _fit_one(task: _Task, progress: Progress) -> None:
     table.insert(4, "part", np.repeat([n for n, _ in parts], [len(r) for _, r in parts]))
     if probing:
         progress(1, 1, f"{task.text}: what does the model use?")
-        found = probe_fold(config, bags, split.test, task.folder)
+        found = probe_fold(config, bags, split.test, task.folder, spare=split.validation)
         found.insert(2, "fold", split.fold)
         found.insert(3, "seed", config.training.seed)
         write_table(task.folder / PROBES, found)
@@ -274,15 +274,21 @@ def _fit_one(task: _Task, progress: Progress) -> None:
 
 def _attention_notes(task: _Task) -> list[str]:
     """Say where a fit's attention has collapsed, by its history."""
+    from milmer.models.selection import SELECTIONS
     from milmer.training.watch import collapse_notes
 
     history = task.folder / "history.csv"
     if not learns_weights(task.config.model) or not history.exists():
         return []
     table = pd.read_csv(history)
-    best = int(table["val_loss"].to_numpy().argmin())
-    row = {str(name): table[name].iloc[best] for name in table}
-    return collapse_notes(row, looks_at_positions=task.config.model.selection.method == "softmax")
+    if "attention_entropy" not in table:
+        return []
+    table = table[table["attention_entropy"].notna()]  # of several members, the one that has frames to weigh
+    if not len(table):
+        return []
+    best = {str(k): v for k, v in table.sort_values("val_loss", kind="stable").iloc[0].items()}
+    selection = SELECTIONS[task.config.model.selection.method]
+    return collapse_notes(best, looks_at_positions=selection.looks_at_positions)
 
 
 def _prediction_rows(

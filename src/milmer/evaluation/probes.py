@@ -34,6 +34,7 @@ NEUTRAL, LEAST = "frames known to be neutral", "the third of the subject's frame
 FIGURES = ("accuracy", "macro_f1", "log_loss")
 UNLEARNED = frozenset({"mean", "middle-frame", "published"})  # selection methods whose weights are not learned
 Row = dict[str, Any]
+Made = dict[str, tuple[float, Floats]]  # of each figure its value, and its values in all resamples (R,)
 
 
 def learns_weights(model: Model) -> bool:
@@ -71,10 +72,10 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
     -------
     list of dict
         For each level (window, trial), probe and figure (accuracy, macro_f1, log_loss): ``name``, ``probe``,
-        ``value`` (mean over the repeats), ``low``, ``high``, ``level``, ``interval_how``, ``n``, ``n_of``,
-        ``repeats``, ``unchanged`` (share of bags in which nothing could be changed) and ``note`` (what was put in).
-        Then the differences, whose ``probe`` is ``frames-top minus frames-random``, ``eeg-same-class minus intact``
-        and so on. None stands for what is undefined.
+        ``value`` (mean over the repeats), ``low``, ``high``, ``intact`` (the same figure of the same rows, untouched),
+        ``level``, ``interval_how``, ``n``, ``of`` (rows that were tested), ``n_of``, ``repeats`` and ``note`` (what was
+        put in, and what was left out). Then the differences, whose ``probe`` is ``frames-top minus frames-random``,
+        ``eeg-same-class minus intact`` and so on. None stands for what is undefined, as where ``n`` is 0.
 
     Raises
     ------
@@ -83,49 +84,81 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
 
     Notes
     -----
-    Every probe is figured from the same bags, and every resample of the bootstrap takes the same subjects (protocol
-    ``subject``) or trials in all of them, so differences are paired.
+    A row in which nothing could be put in says nothing of a probe, and is left out of all its figures, ``intact`` too.
+    A difference is of rows that both sides have, and every resample of the bootstrap takes the same subjects (protocol
+    ``subject``) or trials on both sides, so it is paired.
     """
-    table = table.assign(part="test")
+    table = table.assign(part="test", row=table.groupby(_keys(table), dropna=False, sort=False).ngroup())
+    passes = {
+        str(probe): [one.set_index("row", drop=False) for _, one in rows.groupby("repeat", sort=False)]
+        for probe, rows in table.groupby("probe", sort=False)
+    }
+    usable = {probe: _usable(all_) for probe, all_ in passes.items()}
+    notes = {probe: _note(probe, all_[0], usable[probe]) for probe, all_ in passes.items()}
+    of = {t.level: _count(t) for t in tables(passes[INTACT][0], classes)}
+    pairs = [(TOP, RANDOM)] if {TOP, RANDOM} <= set(passes) else []
+    pairs += [(p, INTACT) for p in passes if p != INTACT]
+    asked = [(p, p, INTACT, usable[p], notes[p]) for p in passes]
+    for one, other in pairs:
+        both = usable[one].intersection(usable[other], sort=False)
+        asked.append((minus(one, other), one, other, both, notes[one]))
     found: list[Row] = []
-    notes = {str(probe): _note(str(probe), rows) for probe, rows in table.groupby("probe", sort=False)}
-    left = {str(probe): float(rows["unchanged"].mean()) for probe, rows in table.groupby("probe", sort=False)}
-    passes: dict[str, list[dict[str, Rows]]] = {}
-    for (probe, _), rows in table.groupby(["probe", "repeat"], sort=False):
-        passes.setdefault(str(probe), []).append({t.level: t for t in tables(rows, classes)})
+    made: dict[tuple[str, bytes], Made] = {}
     for number, level in enumerate(LEVELS):
-        first = passes[INTACT][0][level]
-        cluster, stratum, how = clusters_of(first, config.protocol)
-        weights = None
-        if stratum is not None:
-            rng = np.random.default_rng([config.seed, number, 5])
-            weights = cluster_weights(stratum, config.bootstraps, rng)  # (R, G)
-        made = {
-            p: _mean([_figures(one[level], cluster, weights, classes) for one in all_]) for p, all_ in passes.items()
-        }
-        pairs = [(TOP, RANDOM)] if {TOP, RANDOM} <= set(made) else []
-        pairs += [(p, INTACT) for p in made if p != INTACT]
-        shared = {"level": level, "interval_how": how, "n": _count(first), "n_of": f"{level}s"}
-        known = [(p, made[p], len(passes[p]), notes[p]) for p in made]
-        for one, other in pairs:
-            both = {k: (v[0] - made[other][k][0], v[1] - made[other][k][1]) for k, v in made[one].items()}
-            said = "; ".join(filter(None, (notes[one], notes[other] if other != INTACT else "")))
-            known.append((minus(one, other), both, len(passes[one]), said))
-            left[minus(one, other)] = left[one]
-        for probe, values, repeats, note in known:
-            for name, (value, resampled) in values.items():
+        for probe, one, other, rows, note in asked:
+            shared = {"level": level, "of": of[level], "n_of": f"{level}s", "repeats": len(passes[one]), "note": note}
+            first = _at(passes[INTACT][0], rows, level, classes)
+            if first is None:
+                empty = {"value": None, "low": None, "high": None, "intact": None, "interval_how": "", "n": 0}
+                found += [{"name": name, "probe": probe, **empty, **shared} for name in FIGURES]
+                continue
+            cluster, stratum, how = clusters_of(first, config.protocol)
+            weights = None
+            if stratum is not None:
+                rng = np.random.default_rng([config.seed, number, 5])
+                weights = cluster_weights(stratum, config.bootstraps, rng)  # (R, G)
+            for side in (one, other, INTACT):
+                key = (f"{level} {side}", rows.to_numpy().tobytes())
+                if key not in made:
+                    each = [_at(one_pass, rows, level, classes) for one_pass in passes[side]]
+                    made[key] = _mean([_figures(t, cluster, weights, classes) for t in each if t is not None])
+            mine, base, whole = (made[f"{level} {p}", rows.to_numpy().tobytes()] for p in (one, other, INTACT))
+            shared |= {"interval_how": how, "n": _count(first)}
+            for name in FIGURES:
+                value, resampled = mine[name]
+                if probe != one:
+                    value, resampled = value - base[name][0], resampled - base[name][1]
                 low = high = float("nan")
                 if stratum is not None:
                     strata = int(np.unique(stratum).size)
                     low, high = interval(resampled, config.confidence, stratum.size, strata)
                 row = {"name": name, "probe": probe, "value": _plain(value), "low": _plain(low), "high": _plain(high)}
-                found.append({**row, **shared, "repeats": repeats, "unchanged": left[probe], "note": note})
+                found.append({**row, "intact": _plain(whole[name][0]), **shared})
     return found
 
 
-def _figures(
-    table: Rows, cluster: Any, weights: Floats | None, classes: Sequence[str]
-) -> dict[str, tuple[float, Floats]]:
+def _keys(table: pd.DataFrame) -> list[str]:
+    """Columns that together name a tested row."""
+    return [c for c in ("seed", "fold", "study", "subject", "session", "trial", "window") if c in table]
+
+
+def _usable(passes: Sequence[pd.DataFrame]) -> pd.Index[int]:
+    """Rows that were changed in every repeat of a probe; of the untouched ones all are."""
+    rows = passes[0].index
+    for one in passes:
+        rows = rows.intersection(one.index[~one["unchanged"].to_numpy(dtype=bool)], sort=False)
+    return rows
+
+
+def _at(one: pd.DataFrame, rows: pd.Index[int], level: str, classes: Sequence[str]) -> Rows | None:
+    """Labelled rows of a pass, in the order of `rows`; None where there is none."""
+    mine = one.loc[rows]
+    if not (mine["y_true"] >= 0).any():
+        return None
+    return next((t for t in tables(mine, classes) if t.level == level), None)
+
+
+def _figures(table: Rows, cluster: Any, weights: Floats | None, classes: Sequence[str]) -> Made:
     """Value of each figure and its values in all resamples, (R,); without weights those are empty."""
     k = len(classes)
     values = classification(table.y, table.p, classes)
@@ -141,7 +174,7 @@ def _figures(
     return {name: (values[name], resampled[name]) for name in FIGURES}
 
 
-def _mean(repeats: Sequence[dict[str, tuple[float, Floats]]]) -> dict[str, tuple[float, Floats]]:
+def _mean(repeats: Sequence[Made]) -> Made:
     """Mean over the repeats of a probe, of the values and of every resample."""
     return {
         name: (float(np.mean([r[name][0] for r in repeats])), np.mean([r[name][1] for r in repeats], axis=0))
@@ -158,18 +191,18 @@ def _count(table: Rows) -> int:
     return int(table.y.size if table.level == "window" else np.unique(table.trial).size)
 
 
-def _note(probe: str, rows: pd.DataFrame) -> str:
-    """Say what was put in, and how many rows could not be changed."""
-    first = rows[rows["repeat"] == rows["repeat"].iloc[0]]
-    left = int(first["unchanged"].sum())
+def _note(probe: str, rows: pd.DataFrame, usable: pd.Index[int]) -> str:
+    """Say what was put in, and which rows were left out and why."""
+    out, n = len(rows) - len(usable), len(rows)
+    left = f"{out} of {n} bags are left out" if usable.size else f"all {n} bags are left out"
     if probe in (TOP, RANDOM):
         kinds = [k for k in dict.fromkeys(rows["replacement"]) if k]
         said = f"replaced by {' or '.join(kinds)}" if kinds else ""
-        rest = f"{left} of {len(first)} bags have too few frames to replace any"
-        return "; ".join(filter(None, (said, rest if left else "")))
-    if probe in SHUFFLES and left:
-        modality, same = SHUFFLES[probe]
-        name = "EEG" if modality == "eeg" else "face"
-        kind = "that class" if same else "the class drawn"
-        return f"{left} of {len(first)} bags keep their own {name}: their subject has no other tested trial of {kind}"
+        why = "they have fewer than two frames, or their subject no other frames to put in"
+        return "; ".join(filter(None, (said, f"{left}: {why}" if out else "")))
+    if probe in SHUFFLES and out:
+        name = "EEG" if SHUFFLES[probe][0] == "eeg" else "face"
+        return (
+            f"{left}: they have no {name}, or their subject no other tested or validation trial of their class with one"
+        )
     return ""

@@ -1,12 +1,13 @@
 """Asks a fitted network what it uses: its frames replaced by its own weights or at random, its EEG or face exchanged.
 
-Only test rows are read, and what is put in comes from test rows of the same subject. The figures are made from the
-table by `milmer.evaluation.probes`, without a network.
+Only test rows are asked about. What is put in comes from the same subject's test and validation rows, never from rows
+that the network has learnt. The figures are made from the table by `milmer.evaluation.probes`, without a network.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import nn
 from milmer.config import Config
 from milmer.evaluation.probes import INTACT, LEAST, NEUTRAL, RANDOM, SHUFFLES, TOP, wanted
 from milmer.evaluation.protocols import person_codes, trial_codes
+from milmer.faces.crop import decode_jpeg
 from milmer.models.bag import EEG, FACE, Bag
 from milmer.models.weights import load_model
 from milmer.store import IDENTITY
@@ -42,7 +44,12 @@ class _Pool:
 
 
 def probe_fold(
-    config: Config, bags: Bags, rows: Ints, folder: Path, neutral: Mapping[str, Ints] | None = None
+    config: Config,
+    bags: Bags,
+    rows: Ints,
+    folder: Path,
+    neutral: Mapping[str, Ints] | None = None,
+    spare: Ints | None = None,
 ) -> pd.DataFrame:
     """Probe the model in `folder` on the rows `rows`, as the configuration asks; see `run_probes`."""
     model, _ = load_model(folder)
@@ -57,6 +64,7 @@ def probe_fold(
         keep=config.model.selection.keep,
         seed=config.training.seed,
         neutral=neutral,
+        spare=spare,
         batch=2 * config.training.batch,
     )
 
@@ -67,9 +75,10 @@ def run_probes(
     rows: Ints,
     probes: Sequence[str],
     *,
-    keep: int = 3,
+    keep: float = 3,
     seed: int = 0,
     neutral: Mapping[str, Ints] | None = None,
+    spare: Ints | None = None,
     batch: int = 64,
 ) -> pd.DataFrame:
     """Return what `model` answers on `rows` as they are and under each probe.
@@ -81,30 +90,39 @@ def run_probes(
     bags : Bags
         The data.
     rows : ndarray of int64, shape (n,)
-        Test rows. All that is put in comes from these.
+        Test rows, which are asked about; they give frames, EEG and faces to each other.
     probes : sequence of str
         Of `milmer.evaluation.probes.PROBES`. The deletion probes are left out where the model gives no weights.
-    keep : int
+    keep : float
         Frames that are replaced for each window of a bag, but never more than half of the bag's: else the two ways to
         choose them could not differ.
     seed : int
         Every draw is a function of it, the bag, the probe and the repeat.
     neutral : mapping of str to ndarray of int64, optional
-        Rows of each recording's face track that are known to show nothing (a simulated study's truth). Otherwise the
-        third of the subject's frames that the model weighs least is put in.
+        Rows of each recording's face track that are known to show nothing (a simulated study's truth), whether any bag
+        holds them or not; those without a face are passed over. For a subject that has none, as for all without
+        `neutral`, the third of its frames that the model weighs least is put in.
+    spare : ndarray of int64, optional
+        More rows that frames, EEG and faces may be taken from: those of the validation part. Never training rows: the
+        network has learnt these, so they would not stand for any other moment.
 
     Returns
     -------
     DataFrame
         One row a bag and probe and repeat: ``probe``, ``repeat``, identity columns, ``y_true``, ``prob_<class>``,
-        ``unchanged`` (nothing could be put in) and ``replacement`` (what kind of frames was).
+        ``unchanged`` (nothing could be put in, so that the row says nothing of this probe) and ``replacement`` (what
+        kind of frames was).
     """
     rows = np.asarray(rows, dtype=np.int64)
-    intact, weights, valid = _answer(model, bags, rows, batch)  # (n, classes), (n, W, N), (n, W, N)
-    nothing = np.zeros(len(rows), dtype=bool)  # (n,)
+    n = len(rows)
+    givers = rows if spare is None else np.concatenate([rows, np.setdiff1d(spare, rows)])  # (g,) rows come first
+    deleting = bool({TOP, RANDOM} & set(probes))
+    every, weighed, there = _answer(model, bags, givers if deleting else rows, batch)  # (g, classes), (g, W, N) twice
+    intact, weights, valid = every[:n], weighed[:n], there[:n]  # (n, classes), (n, W, N), (n, W, N)
+    nothing = np.zeros(n, dtype=bool)  # (n,)
     found = [_table(bags, rows, intact, INTACT, 0, nothing, "")]
-    if {TOP, RANDOM} & set(probes) and (weights * valid).any():
-        pools = _pools(bags, rows, weights, valid, neutral, seed)
+    if deleting and (weights * valid).any():
+        pools = _pools(bags, givers, weighed, there, neutral, seed)[:n]
         draws = [(TOP, 0), *((RANDOM, r) for r in range(RANDOM_DRAWS))]
         for name, repeat in [d for d in draws if d[0] in probes]:
             chosen = _chosen(rows, weights, valid, keep, (seed, repeat) if name == RANDOM else None)
@@ -115,13 +133,17 @@ def run_probes(
             found.append(_table(bags, rows, prob, name, repeat, still, kinds))
     for number, (name, (modality, same)) in enumerate(SHUFFLES.items()):
         for repeat in range(SHUFFLE_DRAWS if name in probes else 0):
-            donors = donors_of(bags, rows, modality, same_class=same, seed=(seed, number, repeat))  # (n,)
+            donors = donors_of(
+                bags, rows, modality, same_class=same, seed=(seed, number, repeat), givers=givers
+            )  # (n,)
             prob, _, _ = _answer(model, bags, rows, batch, _put_modality(bags, rows, donors, modality))
             found.append(_table(bags, rows, prob, name, repeat, donors == rows, ""))
     return pd.concat(found, ignore_index=True)
 
 
-def donors_of(bags: Bags, rows: Ints, modality: str, *, same_class: bool, seed: tuple[int, ...]) -> Ints:
+def donors_of(
+    bags: Bags, rows: Ints, modality: str, *, same_class: bool, seed: tuple[int, ...], givers: Ints | None = None
+) -> Ints:
     """Return for each row the row of another trial of the same subject whose EEG or face it gets; itself if none.
 
     Parameters
@@ -131,30 +153,38 @@ def donors_of(bags: Bags, rows: Ints, modality: str, *, same_class: bool, seed: 
     same_class : bool
         The other trial must have the same label. Otherwise its label is drawn by the subject's own frequencies,
         independent of the row's: of all trials but the row's own, too many would have another label, and a model that
-        uses the signal would fall below chance.
+        uses the signal would fall below chance. For the same reason a row gets nothing, in either case, where its
+        subject has no other trial of its class: that label could never be drawn.
     seed : tuple of int
         Draws are a function of it and the row.
+    givers : ndarray of int64, optional
+        Rows that give; `rows` themselves if left out.
 
     Returns
     -------
     ndarray of int64, shape (n,)
     """
-    table = bags.table.iloc[rows]
-    person, trial, y = person_codes(table), trial_codes(table), bags.labels.y[rows]  # (n,) each
-    if modality == "eeg":
-        has = bags.store.trials["has_eeg"].to_numpy(dtype=bool)[table["trial_row"].to_numpy()]  # (n,)
-    else:
-        has = (bags.face_rows[rows] >= 0).any(axis=(1, 2))  # (n,)
+    givers = rows if givers is None else givers
+    person, trial = person_codes(bags.table), trial_codes(bags.table)  # (n_bags,) each
+    y, has = bags.labels.y, _holds(bags, modality)  # (n_bags,) each
     found = rows.copy()
-    for p in np.unique(person):
-        mine = np.flatnonzero((person == p) & has)
-        for i in mine:
-            rng = np.random.default_rng([*seed, int(rows[i]), 52])
-            wanted_class = y[i] if same_class else y[rng.choice(mine)]
-            others = mine[(trial[mine] != trial[i]) & (y[mine] == wanted_class)]
-            if len(others):
-                found[i] = rows[rng.choice(others)]
+    for i in np.flatnonzero(has[rows]):
+        row = int(rows[i])
+        mine = givers[(person[givers] == person[row]) & has[givers]]  # (m,)
+        others = mine[trial[mine] != trial[row]]  # (o,)
+        if not (y[others] == y[row]).any():
+            continue
+        rng = np.random.default_rng([*seed, row, 52])
+        wanted_class = y[row] if same_class else y[rng.choice(mine)]
+        found[i] = rng.choice(others[y[others] == wanted_class])
     return found
+
+
+def _holds(bags: Bags, modality: str) -> NDArray[np.bool_]:
+    """Whether each bag has EEG, or a face; (n_bags,)."""
+    if modality == "eeg":
+        return np.asarray(bags.store.trials["has_eeg"].to_numpy(dtype=bool)[bags.table["trial_row"].to_numpy()])
+    return np.asarray((bags.face_rows >= 0).any(axis=(1, 2)))
 
 
 def _answer(
@@ -179,14 +209,14 @@ def _chosen(
     rows: Ints,
     weights: NDArray[np.float32],
     valid: NDArray[np.bool_],
-    keep: int,
+    keep: float,
     seed: tuple[int, int] | None,
 ) -> list[Ints]:
     """Return the places in each bag (flat, W*N) that are replaced: the heaviest, or random ones with a `seed`."""
     found = []
     for i, (weight, there) in enumerate(zip(weights, valid, strict=True)):
         places = np.flatnonzero(there)  # (F,)
-        n = min(keep * int(there.any(axis=-1).sum()), len(places) // 2)
+        n = min(math.ceil(keep * int(there.any(axis=-1).sum())), len(places) // 2)
         if seed is None:
             order = np.argsort(-weight.ravel()[places], kind="stable")  # (F,)
         else:
@@ -219,17 +249,31 @@ def _pools(
             {"key": np.concatenate(keys), "row": np.concatenate(frames), "weight": np.concatenate(weighed)}
         )
         every = every.groupby(["key", "row"]).mean().reset_index()  # windows may overlap
-        still = None
-        if neutral is not None:
-            nothing = {(k, int(r)) for k, known in neutral.items() for r in known}
-            still = every[[pair in nothing for pair in zip(every["key"], every["row"], strict=True)]]
-        if still is None or not len(still):
-            ties = np.random.default_rng([seed, int(p), 53]).random(len(every))  # (n,)
+        still = _neutral(bags, set(key[person == p]), neutral or {})
+        if still is None:
+            ties = np.random.default_rng([seed, int(rows[person == p].min()), 53]).random(len(every))  # (n,)
             order = np.lexsort((ties, every["weight"].to_numpy()))[: -(-len(every) // 3)]
-            pools[int(p)] = _Pool(every["key"].to_numpy()[order], every["row"].to_numpy(np.int64)[order], LEAST)
-        else:
-            pools[int(p)] = _Pool(still["key"].to_numpy(), still["row"].to_numpy(np.int64), NEUTRAL)
+            still = _Pool(every["key"].to_numpy()[order], every["row"].to_numpy(np.int64)[order], LEAST)
+        pools[int(p)] = still
     return [pools[int(p)] for p in person]
+
+
+def _neutral(bags: Bags, recordings: set[str], neutral: Mapping[str, Ints]) -> _Pool | None:
+    """Return the frames of some recordings that are known to show nothing and hold a face; None where there is none."""
+    known = {}
+    for key in sorted(recordings & set(neutral)):
+        rows = np.unique(np.asarray(neutral[key], dtype=np.int64))  # (n,)
+        known[key] = rows[bags.store.faces(key).found[rows]]  # (n',)
+    keys = np.repeat(np.array(list(known), dtype=object), [len(v) for v in known.values()])  # (n,)
+    return _Pool(keys, np.concatenate(list(known.values())), NEUTRAL) if len(keys) else None
+
+
+def _frame(bags: Bags, key: str, row: int) -> NDArray[np.uint8]:
+    """Return any frame of a recording, uint8 (P, P, 3): `bags` may keep in memory only those that its own bags hold."""
+    try:
+        return bags.frame(key, row)
+    except KeyError:
+        return decode_jpeg(bags.store.crop(key, row), bags.config.px)
 
 
 def _swaps(
@@ -260,7 +304,7 @@ def _put_frames(bags: Bags, swaps: Sequence[Sequence[tuple[int, str, int]]]) -> 
         n = frames.shape[2]
         for b, i in enumerate(at):
             for place, key, row in swaps[i]:
-                frames[b, place // n, place % n] = torch.from_numpy(bags.frame(key, row)).permute(2, 0, 1)  # (3, P, P)
+                frames[b, place // n, place % n] = torch.tensor(_frame(bags, key, row)).permute(2, 0, 1)  # (3, P, P)
         return dataclasses.replace(bag, frames=frames)
 
     return change
