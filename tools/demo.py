@@ -46,7 +46,21 @@ def main() -> None:
     if (run / "run.json").exists() and json.loads((run / "run.json").read_text())["complete"]:
         shutil.rmtree(run)
     resume = ["--resume"] if (run / "run.json").exists() else []
-    step("evaluate", store, "--protocol", "trial", "--preset", "demo", *KNOWS_FACES, backbone, "--out", run, "--jobs", jobs, *resume)
+    step(
+        "evaluate",
+        store,
+        "--protocol",
+        "trial",
+        "--preset",
+        "demo",
+        *KNOWS_FACES,
+        backbone,
+        "--out",
+        run,
+        "--jobs",
+        jobs,
+        *resume,
+    )
     step("report", run)
     print(f"\n{run / 'report.html'}")
     for row in json.loads((run / "metrics.json").read_text()):

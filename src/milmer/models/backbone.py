@@ -183,11 +183,12 @@ def load_backbone(
                 f"{folder}: found no config.json, expected a folder written by transformers' save_pretrained"
             )
         net, source = _from_pretrained(str(folder), local=True), str(folder)
+        name = folder.resolve().name  # weights travel: what they say of themselves names no path of this machine
     elif name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
         raise UserError(f"backbone '{name}': no such folder; expected a folder, a hub name or random:demo")
     else:
         net, source = _from_hub(name, local_only), name
-    mean, std, said = _normalisation(source, local=local_only or folder.is_dir())
+    mean, std, said = _normalisation(source, name, local=local_only or folder.is_dir())
     spec = BackboneSpec(name, _plain(net.config), mean, std, said)
     return Backbone(net, spec, px=px, width=width, trainable_stages=trainable_stages)
 
@@ -274,7 +275,7 @@ def _from_pretrained(source: str, *, local: bool) -> Any:
     return net
 
 
-def _normalisation(source: str, *, local: bool) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+def _normalisation(source: str, name: str, *, local: bool) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     from transformers.utils.hub import cached_file
 
     try:
@@ -282,17 +283,17 @@ def _normalisation(source: str, *, local: bool) -> tuple[tuple[float, ...], tupl
     except OSError:
         found = None
     if found is None:
-        return IMAGENET_MEAN, IMAGENET_STD, f"ImageNet constants ({source} has no {PROCESSOR})"
+        return IMAGENET_MEAN, IMAGENET_STD, f"ImageNet constants ({name} has no {PROCESSOR})"
     try:
         values = json.loads(Path(found).read_text(encoding="utf-8"))
         if not values.get("do_normalize", True):
-            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), f"{PROCESSOR} of {source}: not normalised"
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), f"{PROCESSOR} of {name}: not normalised"
         mean, std = tuple(map(float, values["image_mean"])), tuple(map(float, values["image_std"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{found}: found no image_mean and image_std, expected three numbers each") from error
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UserError(f"{found}: image_mean {mean} and image_std {std}, expected three numbers each, std above 0")
-    return mean, std, f"{PROCESSOR} of {source}"
+    return mean, std, f"{PROCESSOR} of {name}"
 
 
 def _check_px(spec: BackboneSpec, px: int) -> None:

@@ -107,7 +107,10 @@ def _describe(model: AnyModel) -> dict[str, Any]:
     }
     if isinstance(model, BandPowerLogistic):
         return described | {"electrodes": len(model.positions)}
-    backbone = model.backbone.spec.to_dict() if "face" in model.modalities else None
+    backbone = None
+    if "face" in model.modalities:
+        backbone = model.backbone.spec.to_dict()
+        config["backbone"] = backbone["name"]  # a folder's name, not where it lies
     eeg = model.eeg_tokens.architecture if "eeg" in model.modalities else None
     return described | {
         "n_chans": model.n_chans,
