@@ -1,4 +1,4 @@
-"""Every command of the README runs, in its order, on a study made smaller."""
+"""Every command of the README runs, in its order, on a study made smaller; what the docs say of the models is so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,7 +20,27 @@ SMALLER = {
     "prepare": ["--ica", "none"],
     "evaluate": ["--epochs", "1", "--folds", "3"],
     "train": ["--epochs", "1"],
+    "pretrain": ["--epochs", "1"],
+    "ablate": ["--epochs", "1", "--folds", "3"],
 }
+EXPRESSIONS = ["--expressions", "6", "--subjects", "4"]
+# Two cells of each table; those of the last one are cells of the first two as well, and found there.
+CELLS = {
+    "balancing": "16-queries,none",
+    "fusion": "transformer,eeg-only",
+    "components": "tuned-mil-attention,tuned-mil-none",
+}
+
+
+def smaller(words: list[str]) -> list[str]:
+    """What to add to a command, so that it takes seconds."""
+    if "--expressions" in words:
+        return EXPRESSIONS
+    return [*SMALLER.get(words[0], []), *(["--cells", CELLS[words[1]]] if words[0] == "ablate" else [])]
+
+
+def python_blocks(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), flags=re.S)
 
 
 def commands() -> list[str]:
@@ -34,7 +55,8 @@ def commands() -> list[str]:
 def test_the_readme_shows_every_step() -> None:
     verbs = [c.split()[1] for c in commands()]
     assert verbs[:5] == ["simulate", "prepare", "inspect", "evaluate", "report"]
-    assert {"train", "predict"} <= set(verbs) and verbs.count("prepare") == 2
+    assert {"train", "predict", "pretrain"} <= set(verbs) and verbs.count("prepare") == 2
+    assert {c.split()[2] for c in commands() if c.startswith("milmer ablate")} == set(CELLS)
 
 
 def test_make_targets_of_the_readme_exist() -> None:
@@ -45,7 +67,7 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert all(re.search(rf"^{t}:", makefile, flags=re.M) for t in targets)
 
 
-def test_every_command_runs(tmp_path: Path, samples: Path) -> None:
+def test_every_command_runs(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(samples / "S001R02.edf", tmp_path / "recording.edf")
     shutil.copy(samples / "WolfgangLanger_Pexels.mp4", tmp_path / "recording.mp4")
     head = "subject,trial,stimulus,eeg_path,eeg_start_s,eeg_stop_s,video_path,video_start_s,valence,arousal,label"
@@ -60,12 +82,74 @@ def test_every_command_runs(tmp_path: Path, samples: Path) -> None:
     for command in commands():
         words = shlex.split(command)[1:]
         out = tmp_path / words[words.index("--out") + 1] if "--out" in words else None
-        if out is not None and out.exists():  # the README tells two stories with the same names
+        if (
+            out is not None and out.exists() and words[0] != "ablate"
+        ):  # the README tells two stories with the same names
             shutil.rmtree(out)
-        extra = SMALLER.get(words[0], [])
+        extra = smaller(words)
         found = subprocess.run([MILMER, *words, *extra], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert found.returncode == 0, f"{command}\n{found.stdout}\n{found.stderr}"
     assert (tmp_path / "answers/timeline.png").exists() and (tmp_path / "answers/predictions.csv").exists()
+    assert {p.name for p in (tmp_path / "tables/cells").iterdir()} == {"16-queries", "none", "transformer", "eeg-only"}
+    assert all((tmp_path / f"tables/plot-{kind}.png").exists() for kind in CELLS)
+    run_python("README.md", tmp_path, monkeypatch)
+
+
+def run_python(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the Python examples of a page one after the other in `folder`."""
+    monkeypatch.chdir(folder)
+    blocks = python_blocks(name)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, name, "exec"), names)
+
+
+def test_the_examples_of_the_models_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_python("docs/models.md", tmp_path, monkeypatch)
+    assert (tmp_path / "my-model/model.safetensors").exists()
+
+
+def test_the_parameters_on_the_models_page_are_those_of_the_presets() -> None:
+    import torch
+
+    from milmer.config import load_config
+    from milmer.models.milmer import Milmer
+
+    table = (ROOT / "docs/models.md").read_text(encoding="utf-8").split("| part |")[1].split("\n\n")[0]
+    said = {
+        (cells := [c.strip(" *`") for c in line.strip("|").split("|")])[0]: [int(c.replace(",", "")) for c in cells[1:]]
+        for line in table.splitlines()[2:]
+    }
+    overview = (ROOT / "README.md").read_text(encoding="utf-8")
+    for column, preset in enumerate(("paper", "published", "default", "demo")):
+        small = preset == "demo"
+        size = {"model.backbone": "random:demo" if small else "random:tiny"}
+        with torch.device("meta"):
+            model = Milmer(load_config(preset, overrides=size).model, n_classes=4, px=64 if small else 224)
+        found = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+        found["all"] = sum(p.numel() for p in model.parameters())
+        assert {name: values[column] for name, values in said.items()} == found, preset
+        millions = f"{found['all'] / 1e6:.{2 if small else 1}f} M |"
+        assert re.search(rf"^\| `{preset}` .*{re.escape(millions)}$", overview, flags=re.M), preset
+
+
+def test_every_variant_is_on_the_models_page() -> None:
+    from milmer.sections import EEG_TOKENS, Balancing, Fusion, Selection
+
+    text = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for section in (Selection, Balancing, Fusion):
+        for method in get_args(section.model_fields["method"].annotation):
+            assert f"| `{method}`" in text and f"`{method}`" in readme, method
+    assert all(f"| `{kind}`" in text and f"`{kind}`" in readme for kind in EEG_TOKENS)
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    file = ROOT / page
+    links = re.findall(r"\]\(([^)#:]+)\)", file.read_text(encoding="utf-8"))
+    assert [link for link in links if not (file.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"])
