@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from io import BytesIO
 from typing import Any
 
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milmer.errors import UserError
+from milmer.evaluation.probes import learns_weights
 from milmer.reports.reading import Run
 from milmer.reports.words import clock, number
 
 MOST = 6
 MOST_WINDOWS = 4  # of a bag
+KEEPS_ALL = frozenset({"mean", "gated", "softmax"})  # selection methods with which every frame goes on
 BLUR_CELLS = 8  # a blurred face is this many numbers across, in each colour: too few to know anybody by
 SIDE = 168  # pixels of an embedded frame: twice its size on the page
 FACE_SIDE = 96
@@ -70,7 +73,9 @@ def describe_example(run: Run, row: pd.Series[Any]) -> Row:
 
 
 def frame_strip(run: Run, row: pd.Series[Any], show_faces: bool) -> list[list[Row]]:
-    """Return the frames of a bag, one list a window (up to `MOST_WINDOWS`), with weights and which were kept.
+    """Return the frames of a bag, one list a window, with weights and which were kept.
+
+    Of a longer bag the `MOST_WINDOWS` windows with the heaviest frames are shown, in their order.
 
     Raises
     ------
@@ -84,43 +89,83 @@ def frame_strip(run: Run, row: pd.Series[Any], show_faces: bool) -> list[list[Ro
     key = str(row["store_key"])
     try:
         times = run.store.faces(key).time
-        images = [run.store.crop(key, f) if f >= 0 else b"" for f in faces[: n * MOST_WINDOWS].tolist()]
+        shown = shown_windows(faces, weights, n)  # (V,)
+        at_all = [i for w in shown for i in range(w * n, min((w + 1) * n, len(faces)))]
+        images = [run.store.crop(key, int(faces[i])) if faces[i] >= 0 else b"" for i in at_all]
     except (OSError, KeyError, IndexError) as error:
         raise UserError(f"{key}: the face track is not readable ({error})") from error
     kept = kept_frames(run, faces, weights)
     top = max(float(np.nanmax(weights, initial=0.0)), 1e-9)
     cells: list[Row] = []
-    for i, jpeg in enumerate(images):
+    digits = 2 if top >= 0.1 else 3  # the more frames, the smaller each weight
+    for i, jpeg in zip(at_all, images, strict=True):
         present = bool(faces[i] >= 0)
         at = float(times[faces[i]]) if present else None
         cells.append(
             {
                 "image": face_uri(jpeg, show_faces) if jpeg else "",
                 "time": "" if at is None else f"{at:.1f} s",
-                "weight": number(weights[i]) if present else "–",
+                "weight": number(weights[i], digits) if present else "–",
                 "height": round(100 * float(weights[i]) / top, 1) if present else 0,
                 "kept": bool(kept[i]),
-                "said": f"frame at {at:.1f} s, weight {number(weights[i])}" if present else "no face found",
+                "said": f"frame at {at:.1f} s, weight {number(weights[i], digits)}" if present else "no face found",
             }
         )
-    return [cells[i : i + n] for i in range(0, len(cells), n) if any(c["image"] for c in cells[i : i + n])]
+    return [cells[i : i + n] for i in range(0, len(cells), n)]
+
+
+def shown_windows(faces: NDArray[np.int64], weights: NDArray[np.float64], n: int) -> list[int]:
+    """Return which windows of a bag to show: those with a face, of many the ones with the heaviest frames."""
+    seen = [w for w in range(-(-len(faces) // n)) if (faces[w * n : (w + 1) * n] >= 0).any()]
+    seen.sort(key=lambda w: -float(weights[w * n : (w + 1) * n].max()))
+    return sorted(seen[:MOST_WINDOWS])
+
+
+def more_windows(run: Run, row: pd.Series[Any]) -> str:
+    """Say that a bag has more windows with a face than are shown; nothing where it has not."""
+    faces, n = _numbers(row.get("face_rows")), run.config.data.frames
+    windows = sum(bool((faces[i : i + n] >= 0).any()) for i in range(0, len(faces), n))
+    return (
+        f"Shown are {MOST_WINDOWS} of its {windows} windows: those with the heaviest frames."
+        if windows > MOST_WINDOWS
+        else ""
+    )
+
+
+def kept_words(run: Run) -> str:
+    """Say which frames of a bag went on, and how that is drawn."""
+    method, keep = run.config.model.selection.method, run.config.model.selection.keep
+    if method in KEEPS_ALL:
+        return "all frames are used"
+    if method == "middle-frame":
+        return "outlined frames were kept (the middle one of each window)"
+    if run.config.data.windows_per_bag == 1:
+        return f"outlined frames were kept (the best {math.ceil(keep)} of each window)"
+    return f"outlined frames were kept (the best of the whole {run.row_word}, {keep:g} for each of its windows)"
 
 
 def kept_frames(run: Run, faces: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which frames of a bag went on: the best `selection.keep` for each of its windows that has a face."""
+    """Return which frames of a bag are marked as kept: the best `selection.keep` for each of its windows with a face.
+
+    None where all frames go on; with ``middle-frame`` the one that has weight in each window.
+    """
     kept = np.zeros(len(faces), dtype=bool)  # (W * N,)
-    if run.config.model.selection.method == "mean":
+    method = run.config.model.selection.method
+    if method in KEEPS_ALL:
         return kept
+    if method == "middle-frame":
+        return (weights > 0) & (faces >= 0)
     n = run.config.data.frames
     windows = sum(bool((faces[i : i + n] >= 0).any()) for i in range(0, len(faces), n))
     order = np.argsort(np.where(faces >= 0, -weights, np.inf), kind="stable")  # (W * N,)
-    kept[order[: run.config.model.selection.keep * windows]] = True
+    kept[order[: math.ceil(run.config.model.selection.keep * windows)]] = True
     return kept & (faces >= 0)
 
 
 def attention_spread(run: Run) -> str:
-    """Say over how many frames the attention is spread, as a check against weights that are all alike."""
-    if "face_rows" not in run.scored or "face" not in run.config.data.modalities:
+    """Say over how many frames the attention is spread, as a check against learnt weights that are all alike."""
+    asked = "face" in run.config.data.modalities and learns_weights(run.config.model)
+    if "face_rows" not in run.scored or not asked:
         return ""
     effective, had = [], []
     for faces, weights in zip(run.scored["face_rows"], run.scored["frame_weights"], strict=True):

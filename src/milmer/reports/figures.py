@@ -1,21 +1,18 @@
-"""The run's figures as plain data for the page: tables, dot plots (places in percent) and learning curves (SVG)."""
+"""The run's figures as plain data for the page: tables and dot plots (places in percent)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
-from numpy.typing import NDArray
 
 from milmer.evaluation.metrics import confusion
 from milmer.evaluation.scoring import trial_level
 from milmer.reports.reading import Run
 from milmer.reports.words import FIGURES, LOWER_IS_BETTER, count, interval, number, p_words
 
-LEVELS = ("window", "trial")
 Row = dict[str, Any]
 
 
@@ -24,7 +21,7 @@ def figure_table(run: Run) -> list[Row]:
     rows = []
     for name, (title, digits, explained) in FIGURES.items():
         levels = {}
-        for level in LEVELS:
+        for level in run.levels:
             found = run.metric(name, level)
             levels[level] = found and {
                 "value": number(found["value"], digits),
@@ -41,11 +38,12 @@ def figure_table(run: Run) -> list[Row]:
 def figure_notes(run: Run) -> list[str]:
     """Say how many rows the figures are of, how intervals and chance were found."""
     notes = []
-    for level in LEVELS:
+    for level in run.levels:
         row = run.metric("macro_f1", level) or run.metric("accuracy", level)
         if row is None:
             continue
-        seen = f"{level.capitalize()} level: {count(int(row.get('n') or 0), level)}"
+        word = run.row_word if level == "window" else level
+        seen = f"{word.capitalize()} level: {count(int(row.get('n') or 0), word)}"
         parts = [f"intervals by {row['interval_how']}" if row.get("interval_how") else ""]
         parts += [f"chance: {row['chance_how']}" if row.get("chance_how") else ""]
         notes.append("; ".join([seen, *filter(None, parts)]) + ".")
@@ -60,7 +58,7 @@ def figure_notes(run: Run) -> list[str]:
 def dot_plot(run: Run) -> Row:
     """Return the main figures as points on one axis from (at most) 0 to 1, window and trial level."""
     names = [n for n in FIGURES if n not in LOWER_IS_BETTER]
-    found = [(n, lv, r) for n in names for lv in LEVELS if (r := run.metric(n, lv))]
+    found = [(n, lv, r) for n in names for lv in run.levels if (r := run.metric(n, lv))]
     keys = ("value", "low", "high", "chance", "chance_high", "majority")
     low = min([0.0, *(float(r[k]) for _, _, r in found for k in keys if r.get(k) is not None)])
     low = float(np.floor(low * 5) / 5)  # the axis starts at a multiple of 0.2
@@ -79,12 +77,12 @@ def subject_plot(run: Run) -> Row:
         rows: list[Row] = []
         values: list[float] = []
         for subject in subjects:
-            found = run.metric(name, "window", subject)
+            found = run.metric(name, run.levels[0], subject)
             if found:
-                trial = run.metric(name, "trial", subject)
-                points = [{"level": "window", **_point(found, 0.0)}]
+                trial = run.metric(name, "trial", subject) if len(run.levels) > 1 else None
+                points = [{"level": run.levels[0], **_point(found, 0.0)}]
                 values.append(float(found["value"]))
-                n = count(int(found.get("n") or 0), "window")
+                n = count(int(found.get("n") or 0), run.row_word)
                 trials = f", {count(int(trial['n']), 'trial')}" if trial and trial.get("n") else ""
                 rows.append({"title": subject, "points": points, "n": n + trials})
         if rows:
@@ -99,7 +97,7 @@ def confusion_tables(run: Run) -> list[Row]:
     if not len(scored):
         return []
     found = []
-    for level in LEVELS:
+    for level in run.levels:
         rows = scored if level == "window" else trial_level(scored, list(run.classes))
         y = rows["y_true"].to_numpy(np.int64)
         table = confusion(y, run.probabilities(rows).argmax(axis=1), k)  # (k, k)
@@ -114,26 +112,11 @@ def confusion_tables(run: Run) -> list[Row]:
                 for m in ("precision", "recall", "f1")
             ]
             lines.append({"name": name, "cells": cells, "n": int(table[i].sum()), "scores": scores})
-        n = count(len(rows), level)
+        n = count(len(rows), run.row_word if level == "window" else level)
         if level == "trial" and run.leaky:
             n = f"{count(len(rows), 'answer')}: a trial has windows in several folds"
         found.append({"level": level, "lines": lines, "n": n})
     return found
-
-
-def learning_curves(run: Run) -> list[Row]:
-    """Return a small picture a fold: training and validation loss, and validation macro-F1 below."""
-    histories = run.histories
-    top = max((float(h[["train_loss", "val_loss"]].max().max()) for h in histories.values()), default=1.0)
-    longest = max((len(h) for h in histories.values()), default=1)
-    rows = []
-    for fold, table in histories.items():
-        best = int(table["val_loss"].to_numpy().argmin())
-        f1 = table["val_macro_f1"].iloc[best] if "val_macro_f1" in table else None
-        text = f"Epoch {int(table['epoch'].iloc[best]) + 1} of {len(table)} chosen"
-        text += f", validation loss {number(table['val_loss'].iloc[best])}, macro-F1 {number(f1)}"
-        rows.append({"fold": fold + 1, "text": text, "svg": Markup(_curve(table, best, top, longest, text))})
-    return rows
 
 
 def splits_table(run: Run) -> list[Row]:
@@ -209,34 +192,3 @@ def _shade(share: float) -> Row:
 def _natural(name: str) -> tuple[int, str]:
     digits = "".join(c for c in name if c.isdigit())
     return (int(digits) if digits else 0, name)
-
-
-def _curve(table: pd.DataFrame, best: int, top: float, longest: int, text: str) -> str:
-    """Draw one fold: losses in the upper panel, macro-F1 in the lower; all folds share their scales."""
-    wide, left, right = 260, 30, 252
-
-    def across(n: int) -> NDArray[np.float64]:
-        return left + (right - left) * np.arange(n) / max(longest - 1, 1)  # (n,)
-
-    def line(values: Sequence[float], y0: float, y1: float, highest: float, kind: str) -> str:
-        y = y0 + (y1 - y0) * (1 - np.clip(np.asarray(values, dtype=float) / highest, 0, 1))  # (n,)
-        points = [f"{a:.1f},{b:.1f}" for a, b in zip(across(len(y)), y, strict=True) if np.isfinite(b)]
-        return f'<polyline class="{kind}" points="{" ".join(points)}"/>'
-
-    highest = max(np.ceil(top * 2) / 2, 0.5)
-    parts = [f'<svg viewBox="0 0 {wide} 190" role="img" aria-label="{text}"><title>{text}</title>']
-    for y, label in ((12, number(highest, 1)), (104, "0"), (128, "1"), (172, "0")):
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{left - 5}" y="{y + 4}" class="end">{label}</text>')
-    x = float(across(longest)[best])
-    parts.append(f'<line class="chosen" x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="172"/>')
-    parts.append(line(table["train_loss"].tolist(), 12, 104, highest, "train"))
-    parts.append(line(table["val_loss"].tolist(), 12, 104, highest, "val"))
-    if "val_macro_f1" in table:
-        parts.append(line(table["val_macro_f1"].tolist(), 128, 172, 1.0, "f1"))
-    parts.append(f'<text x="{left}" y="187">1</text><text x="{right}" y="187" class="end">{longest}</text>')
-    parts.append(f'<text x="{(left + right) / 2}" y="187" class="mid">epoch</text>')
-    parts.append(
-        f'<text x="{right}" y="9" class="end">loss</text><text x="{right}" y="124" class="end">macro-F1</text>'
-    )
-    return "".join(parts) + "</svg>"

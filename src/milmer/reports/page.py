@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from milmer.config import dump
 from milmer.errors import UserError
-from milmer.reports import brain, examples, figures, probes, words
+from milmer.reports import brain, curves, examples, figures, probes, words
 from milmer.reports.reading import Run, read_run, started
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -86,6 +86,7 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
         row = picked.iloc[i]
         card = examples.describe_example(run, row)
         card["frames"] = guard(partial(examples.frame_strip, run, row, show_faces), [])
+        card["more"] = examples.more_windows(run, row) if card["frames"] else ""
         card["map"] = maps["examples"][i] if maps.get("examples") else ""
         cards.append(card)
     return {
@@ -97,23 +98,26 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
         "facts": _facts(run),
         "headline": words.headline(run),
         # Green is for honest figures only.
-        "verdict": "" if run.leaky or run.part != "test" else words.verdict(run.metric("macro_f1", "window")),
+        "verdict": "" if run.leaky or run.part != "test" else words.verdict(run.metric("macro_f1", run.levels[0])),
         "banners": words.banners(run),
         "classes": run.classes,
+        "levels": run.levels,
+        "level_words": words.level_words(run),
+        "row_word": run.row_word,
+        "rows_word": run.rows_word,
         "figures": figures.figure_table(run),
         "figure_notes": figures.figure_notes(run),
         "dots": figures.dot_plot(run),
         "confusions": figures.confusion_tables(run),
         "subjects": figures.subject_plot(run),
-        "curves": figures.learning_curves(run),
-        "attention_curves": probes.attention_curves(run),
+        "curves": curves.learning_curves(run),
+        "attention_curves": curves.attention_curves(run),
         "attention_notes": probes.attention_notes(run),
-        "probe_heads": probes.heads(),
         "deletion": probes.deletion(run),
         "added": probes.added(run),
         "cards": cards,
         "modalities": config.data.modalities,
-        "keep": config.model.selection.keep if config.model.selection.method != "mean" else 0,
+        "kept_words": examples.kept_words(run),
         "spread": examples.attention_spread(run),
         "show_faces": show_faces,
         "maps": maps,
@@ -152,7 +156,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     counts = [
         words.count(scored["subject"].nunique(), "subject"),
         words.count(len(trials), "trial"),
-        words.count(len(scored), "window") + f" of {data.window:g} s",
+        words.bags(run, len(scored)),
     ]
     folds = run.predictions["fold"].nunique()
     rule = record.get("label_rule") or words.MISSING
@@ -163,7 +167,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Input", " and ".join(seen.get(m, m) for m in data.modalities)),
         ("Protocol", f"{record.get('protocol_name') or run.protocol}, {words.count(folds, 'fold')}"),
         ("Figures of", f"the {run.part} part: {', '.join(counts)}"),
-        ("Classes", f"{', '.join(scores)} (windows)"),
+        ("Classes", f"{', '.join(scores)} ({run.rows_word})"),
         ("Label rule", str(rule)),
         ("Model", f"preset {config.preset}, backbone {config.model.backbone}"),
         ("Seed", f"{config.training.seed} (training), {config.evaluation.seed} (split)"),

@@ -67,6 +67,22 @@ class Run:
         """Whether windows of one trial may be on both sides."""
         return self.protocol == "window"
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels that differ: a bag that is a whole trial leaves nothing to average."""
+        return ("trial",) if self.config.data.windows_per_bag == "trial" else ("window", "trial")
+
+    @property
+    def row_word(self) -> str:
+        """What a row of the predictions is: ``window``, ``trial``, or ``bag`` of a few windows."""
+        w = self.config.data.windows_per_bag
+        return "trial" if w == "trial" else "window" if w == 1 else "bag"
+
+    @property
+    def rows_word(self) -> str:
+        """That, of several."""
+        return f"{self.row_word}s"
+
     @cached_property
     def scored(self) -> pd.DataFrame:
         """Labelled rows of `part`, with a probability for every class."""
@@ -178,7 +194,8 @@ def _histories(path: Path) -> dict[int, pd.DataFrame]:
                 table = pd.read_csv(file)
             except (OSError, ValueError):
                 continue  # a curve that cannot be read is not worth the report
-            if len(table) and {"epoch", "train_loss", "val_loss"} <= set(table.columns):
+            columns = set(table.columns)
+            if len(table) and {"train_loss", "val_loss"} <= columns and columns & {"epoch", "C"}:
                 found[int(file.parent.name)] = table
     return dict(sorted(found.items()))
 

@@ -48,6 +48,20 @@ HELD_OUT = {
 }
 
 
+def level_words(run: Run) -> dict[str, str]:
+    """Name the levels as the heads of columns."""
+    w = run.config.data.windows_per_bag
+    return {"window": "Windows" if w == 1 else f"Bags of {w} windows", "trial": "Trials"}
+
+
+def bags(run: Run, n: int) -> str:
+    """Say how many rows there are and what each is."""
+    w, seconds = run.config.data.windows_per_bag, f"{run.config.data.window:g} s"
+    if w == "trial":
+        return f"each given whole, as one bag of windows of {seconds}"
+    return count(n, "window") + f" of {seconds}" if w == 1 else count(n, "bag") + f" of {w} windows of {seconds}"
+
+
 def number(value: Any, digits: int = 2) -> str:
     """Write a number with a true minus sign; what is missing or undefined becomes an en dash."""
     if value is None or not np.isfinite(float(value)):
@@ -98,10 +112,14 @@ def clock(seconds: float) -> str:
 
 def headline(run: Run) -> list[str]:
     """Return what came out, in plain sentences."""
-    row = run.metric("macro_f1", "window")
+    row = run.metric("macro_f1", run.levels[0])
     if row is None:
         return ["Macro-F1 is not available: this run’s metrics.json has no such figure."]
     where = HELD_OUT.get(run.protocol, "held-out windows") if run.part == "test" else "windows of the validation part"
+    if run.row_word == "trial":
+        where = where.replace("windows of held-out trials", "held-out trials").replace("windows", "whole trials", 1)
+    elif run.row_word == "bag":
+        where = where.replace("windows", "bags of windows", 1)
     first = f"Macro-F1 {number(row['value'])} {interval(row)}".rstrip() + f" on {where}"
     beside = []
     if row.get("chance") is not None:
@@ -111,7 +129,7 @@ def headline(run: Run) -> list[str]:
     sentences = [first + (f"; {', '.join(beside)}." if beside else ".")]
     sentences.append(_against_chance(row))
     trial = run.metric("macro_f1", "trial")
-    if trial is not None:
+    if trial is not None and len(run.levels) > 1:
         text = f"With a trial’s windows averaged: {number(trial['value'])} {interval(trial)}".rstrip()
         sentences.append(f"{text} over {count(int(trial['n']), 'trial')} ({p_words(trial.get('p'))}).")
     return sentences
