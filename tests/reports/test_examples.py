@@ -1,12 +1,29 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from tests.reports.conftest import write_run, write_store
 
-from milmer.reports.examples import blur, choose_examples, frame_strip, kept_frames
-from milmer.reports.reading import read_run
+from milmer.config import load_config
+from milmer.models.selection import SELECTIONS, make_selection
+from milmer.models.selection_parts import frame_times
+from milmer.reports.examples import (
+    KEEPS_ALL,
+    blur,
+    choose_examples,
+    frame_strip,
+    kept_frames,
+    kept_words,
+    shown_windows,
+)
+from milmer.reports.page import write_report
+from milmer.reports.reading import Run, read_run
 
 
 def test_blur_keeps_64_colours_only() -> None:
@@ -51,3 +68,48 @@ def test_kept_frames_of_bags_of_windows(make: Callable[..., Any]) -> None:
     kept = kept_frames(run, faces, weights)
     assert kept.sum() == 6
     assert np.flatnonzero(kept).tolist() == list(range(24, 30))
+
+
+@pytest.fixture(scope="module")
+def any_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("run")
+    write_run(path / "run", write_store(path / "store", 3, 8, ("eeg", "face")), {"evaluation.folds": 3})
+    return read_run(path / "run")
+
+
+@pytest.mark.parametrize("method", list(SELECTIONS))
+@pytest.mark.parametrize("windows", [1, 3])
+def test_frames_marked_as_kept_are_those_the_network_keeps(any_run: Run, method: str, windows: int) -> None:
+    asked = {"data.frames": 5, "data.windows_per_bag": windows, "model.selection.keep": 2}
+    run = replace(any_run, config=load_config("demo", overrides=asked | {"model.selection.method": method}))
+    torch.manual_seed(0)
+    mask = torch.rand(6, windows, 5) < 0.8
+    select = make_selection(8, run.config.model.selection, n_frames=5, n_windows=windows).eval()
+    with torch.no_grad():
+        kept, weights = select(torch.randn(6, 5 * windows, 4, 8), mask)
+    times = frame_times(mask)  # (B, W * N)
+    for b in range(6):
+        faces = np.where(mask[b].flatten(), 7, -1)  # (W * N,)
+        said = kept_frames(run, faces, weights[b].flatten().double().numpy())
+        mine = kept.time[b][kept.mask[b]]
+        if method in KEEPS_ALL:
+            assert len(mine) == (faces >= 0).sum() and not said.any() and kept_words(run) == "all frames are used"
+        else:
+            assert torch.equal(times[b][torch.from_numpy(said)], mine.sort().values)
+            assert kept_words(run).startswith("outlined frames were kept")
+
+
+def test_of_a_long_bag_the_heaviest_windows_are_shown() -> None:
+    faces = np.where(np.arange(30) // 3 == 4, -1, np.arange(30))  # ten windows of three frames, one without a face
+    weights = np.zeros(30)
+    weights[[2, 13, 20, 25, 28]] = [0.5, 9.0, 0.4, 0.3, 0.2]
+    assert shown_windows(faces, weights, 3) == [0, 6, 8, 9]
+    assert shown_windows(faces[:9], weights[:9], 3) == [0, 1, 2]
+
+
+def test_a_whole_trial_is_called_a_trial(make: Callable[..., Any]) -> None:
+    made = make(data__windows_per_bag="trial")
+    shutil.rmtree(made.store)
+    page = write_report(made.run).read_text("utf-8")
+    assert "Some trials, and where the model looked" in page and "each given whole, as one bag" in page
+    assert "With a trial’s windows averaged" not in page and ">Windows</th>" not in page

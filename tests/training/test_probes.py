@@ -14,9 +14,10 @@ import torch
 from tests.conftest import make_store
 from torch import Tensor, nn
 
-from milmer.config import load_config
-from milmer.evaluation.evaluate import evaluate
+from milmer.config import Config, load_config
+from milmer.evaluation.evaluate import _attention_notes, _Task, evaluate
 from milmer.evaluation.probes import INTACT, LEAST, NEUTRAL, PROBES, RANDOM, SHUFFLES, TOP
+from milmer.evaluation.protocols import Split
 from milmer.labels import Labels
 from milmer.models.bag import Bag, Prediction
 from milmer.store import Store
@@ -293,6 +294,12 @@ def test_the_batch_and_the_time_do_not_matter(bags: Bags) -> None:
     pd.testing.assert_frame_equal(one, other)
 
 
+def collapsed(run: Path, config: Config) -> list[str]:
+    """What is noted of the first fold's attention."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return _attention_notes(_Task(run, config, Split(0, nothing, nothing, nothing), run / "folds/0", "", False))
+
+
 def test_a_run_holds_probes_and_resumes_to_the_same(tmp_path: Path) -> None:
     quick = {"training.epochs": 1, "training.threads": 1, "data.frames": 3, "data.px": 64, "evaluation.folds": 3}
     config = load_config("demo", overrides=quick | {"evaluation.bootstraps": 100, "training.batch": 40})
@@ -309,6 +316,17 @@ def test_a_run_holds_probes_and_resumes_to_the_same(tmp_path: Path) -> None:
     assert {"name", "probe", "level", "value", "low", "high", "n", "note"} <= set(rows[0])
     notes = json.loads((run / "run.json").read_text())["notes"]
     assert any(n.startswith("fold 0: attention has collapsed to uniform") for n in notes)  # one epoch teaches nothing
+    watched = run / "folds/0/history.csv"
+    learned, best = pd.read_csv(watched), collapsed(run, config)
+    assert best == [n.removeprefix("fold 0: ") for n in notes if n.startswith("fold 0: attention")]
+    other = learned.assign(member="cca", val_loss=-1.0).drop(columns=[c for c in learned if c.startswith("attention")])
+    pd.concat([other, learned.assign(member="face")]).to_csv(watched, index=False)
+    assert collapsed(run, config) == best  # the better loss is of a member that has no attention
+    learned.assign(attention_entropy=0.5, attention_position=0.95).to_csv(watched, index=False)
+    assert "collapsed to one position" in collapsed(run, config)[0]
+    places = load_config("demo", overrides=quick | {"model.selection.method": "softmax"})  # weighs places by design
+    assert collapsed(run, places) == []
+    learned.to_csv(watched, index=False)
     before = {p: (run / p).read_bytes() for p in ("probes.parquet", "probes.json", "folds/1/probes.parquet")}
     (run / "folds/1/probes.parquet").unlink()
     evaluate(Store(small), config, run, resume=True)

@@ -104,7 +104,8 @@ def attention_curves(run: Run) -> list[Row]:
     for curve in mine:
         chosen = curve.table.iloc[curve.chosen]
         text = f"At the chosen epoch: entropy {number(chosen[column])}"
-        text += f", choice changed in {_percent(chosen.get('attention_changed'))} of bags"
+        if np.isfinite(chosen.get("attention_changed", float("nan"))):  # the first epoch has none before it
+            text += f", choice changed in {_percent(chosen['attention_changed'])} of bags"
         text += f", heaviest frame at one place in {_percent(chosen.get('attention_position'))}"
         rows.append({"fold": curve.fold + 1, "text": text, "svg": Markup(_attention(curve, longest, text))})
     return rows

@@ -110,6 +110,7 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
         "dots": figures.dot_plot(run),
         "confusions": figures.confusion_tables(run),
         "subjects": figures.subject_plot(run),
+        "config_auxiliary": config.model.auxiliary > 0 and any("epoch" in h for h in run.histories.values()),
         "curves": curves.learning_curves(run),
         "attention_curves": curves.attention_curves(run),
         "attention_notes": probes.attention_notes(run),

@@ -119,10 +119,10 @@ def _deletion_words(run: Run) -> Row:
         case "unknown":
             verdict = "Not known: there are too few subjects or trials for an interval."
         case _ if finer == "worse":
-            verdict = "By little: large weights point at what the answer rests on, but no right answer hangs on it."
+            verdict = "By little: large weights point at what the answer rests on, but right answers do not show it."
             detail += f" Only the log-loss tells the two apart: {_signed(loss, 3)}."
         case _:
-            verdict = "Not shown: the heaviest frames matter no more than others, as far as this test can tell."
+            verdict = "Not shown: as far as this test can tell, the heaviest frames matter no more than others."
     return {"verdict": verdict, "rest": detail}
 
 
@@ -143,22 +143,24 @@ def _shuffle_words(run: Run, probe: str) -> Row:
     if now is None or row is None:
         return _unasked(f"{what}: cannot be asked here.", asked)
     kind = "the same" if same else "any"
-    detail = f"With the {name} of another trial of {kind} class, accuracy goes from {number(now.get('intact'))} to "
-    detail += f"{number(now['value'])} ({_signed(row)})"
+    before, after = number(now.get("intact")), number(now["value"])
+    path = f"stays at {before}" if before == after else f"goes from {before} to {after}"
+    detail = f"With the {name} of another trial of {kind} class, accuracy {path} ({_signed(row)})"
     found, finer = direction(row), direction(loss, lower_is_better=True)
     if found == "unknown":
         verdict = "not known, there are too few subjects or trials for an interval."
     elif found == "better":
         verdict = f"the model does better without the right {name}; what it learnt of it does not carry over."
     elif found == "open" and finer != "worse":
-        verdict = "not shown to matter beyond its class." if same else f"not shown that the answer uses the {name}."
+        verdict = "not shown to matter beyond its class." if same else "not shown that the answer uses it."
     elif found == "open":
-        verdict = "matters beyond its class, but by little." if same else f"the answer uses the {name}, but by little."
+        verdict = "matters beyond its class, but by little." if same else "the answer uses it, but by little."
         detail += f"; only the log-loss shows it, {_signed(loss, 3)}"
     elif same:
         verdict = "matters; EEG and face must be of one moment, not only of one class."
     else:
-        verdict = f"the answer rests on the {name}, and the other modality does not make up for a wrong one."
+        other = "face" if modality == "eeg" else "EEG"
+        verdict = f"the answer rests on it, and the {other} does not make up for a wrong one."
     return {"verdict": f"{what}: {verdict}", "rest": f"{detail}."}
 
 
