@@ -132,7 +132,7 @@ def _losses(curve: Curve, highest: float, longest: int, text: str) -> str:
         parts.append(f'<text x="{RIGHT}" y="124" class="end">macro-F1</text>')
     ends = ("1", str(longest), "epoch")
     if curve.by_strength:
-        ends = (f"{table['C'].iloc[0]:g}", f"{table['C'].iloc[-1]:g}", "C (large: little regularised)")
+        ends = (f"{table['C'].iloc[0]:g}", f"{table['C'].iloc[-1]:g}", "C (small: held back)")
     return "".join([*parts, *_feet(low + 15, *ends)]) + "</svg>"
 
 
