@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -13,17 +14,32 @@ from typing import get_args
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MILMER = Path(sys.executable).with_name("milmer")
+# One process runs all commands: most of the time of so small ones goes into importing torch. (The installed command
+# itself is tested in test_cli.py.)
+RUNNER = """
+import json, shutil, sys
+from milmer.cli import main
+for old, words in json.load(sys.stdin):
+    if old:
+        shutil.rmtree(old, ignore_errors=True)
+    sys.argv = ["milmer", *words]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"milmer {' '.join(words)}: exit code {end.code}")
+"""
+ALONE = ["--jobs", "1"]  # a second process costs more than all there is to do
 # A README's reader waits minutes; a test does not. Nothing else of a command is changed.
 SMALLER = {
-    "simulate": ["--subjects", "3", "--trials", "8", "--seconds", "9", "--fps", "10"],
-    "prepare": ["--ica", "none"],
-    "evaluate": ["--epochs", "1", "--folds", "3"],
+    "simulate": ["--subjects", "3", "--trials", "8", "--seconds", "9", "--fps", "10", *ALONE],
+    "prepare": ["--ica", "none", *ALONE],
+    "evaluate": ["--epochs", "1", "--folds", "3", *ALONE],
     "train": ["--epochs", "1"],
     "pretrain": ["--epochs", "1"],
     "ablate": ["--epochs", "1", "--folds", "3"],
 }
-EXPRESSIONS = ["--expressions", "6", "--subjects", "4"]
+EXPRESSIONS = ["--expressions", "6", "--subjects", "4", *ALONE]
 # Two cells of each table; those of the last one are cells of the first two as well, and found there.
 CELLS = {
     "balancing": "16-queries,none",
@@ -79,16 +95,15 @@ def test_every_command_runs(tmp_path: Path, samples: Path, monkeypatch: pytest.M
             paths = f"recording.edf,{start},{start + 6},recording.mp4,{t}"
             rows.append(f"p{person},{t + 1},clip{t},{paths},{valence},{arousal},{label}")
     (tmp_path / "trials.csv").write_text("\n".join([head, *rows]) + "\n")
+    todo = []
     for command in commands():
         words = shlex.split(command)[1:]
-        out = tmp_path / words[words.index("--out") + 1] if "--out" in words else None
-        if (
-            out is not None and out.exists() and words[0] != "ablate"
-        ):  # the README tells two stories with the same names
-            shutil.rmtree(out)
-        extra = smaller(words)
-        found = subprocess.run([MILMER, *words, *extra], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert found.returncode == 0, f"{command}\n{found.stdout}\n{found.stderr}"
+        # The README tells two stories with the same names; ablations share a folder.
+        old = words[words.index("--out") + 1] if "--out" in words and words[0] != "ablate" else ""
+        todo.append((old, [*words, *smaller(words)]))
+    call = [sys.executable, "-c", RUNNER]
+    found = subprocess.run(call, cwd=tmp_path, input=json.dumps(todo), capture_output=True, text=True, check=False)
+    assert found.returncode == 0, f"{found.stdout}\n{found.stderr}"
     assert (tmp_path / "answers/timeline.png").exists() and (tmp_path / "answers/predictions.csv").exists()
     assert {p.name for p in (tmp_path / "tables/cells").iterdir()} == {"16-queries", "none", "transformer", "eeg-only"}
     assert all((tmp_path / f"tables/plot-{kind}.png").exists() for kind in CELLS)
