@@ -102,7 +102,7 @@ def main() -> None:
     results = json.loads(file.read_text()) if file.exists() else {}
     for name in sys.argv[2:] or CHECKS:
         begun = time.monotonic()
-        results[name] = CHECKS[name](root / name) | {"what": (CHECKS[name].__doc__ or "").strip()}
+        results[name] = CHECKS[name](root / name) | {"what": " ".join((CHECKS[name].__doc__ or "").split())}
         results[name]["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
         results[name]["seconds of this call"] = round(time.monotonic() - begun)
         file.write_text(json.dumps(results, indent=1) + "\n")

@@ -81,6 +81,15 @@ def test_augmentation_is_a_function_of_seed_epoch_and_bag(bags: Bags) -> None:
     assert float(one.min()) >= 0 and float(one.max()) <= 1
 
 
+def test_a_frozen_backbone_sees_frames_as_they_are_and_electrodes_are_hidden_all_the_same(bags: Bags) -> None:
+    bag = bags.__getitems__([(0, 0), (0, 1)])
+    items = torch.tensor([[0, 0], [0, 1]])
+    changed, left = (augment(bag, items, 3, 0.5, pixels=p) for p in (True, False))
+    assert torch.equal(left.frames, bag.frames) and left.frames.dtype == torch.uint8
+    assert not torch.allclose(changed.frames, bag.frames / 255, atol=0.02)
+    assert torch.equal(left.eeg_mask, changed.eeg_mask) and not torch.equal(left.eeg_mask, bag.eeg_mask)
+
+
 def test_permuted_labels_stay_within_subjects_and_trials(bags: Bags) -> None:
     y = permute_trials(bags.table, bags.labels.y, 3)
     assert not np.array_equal(y, bags.labels.y)
