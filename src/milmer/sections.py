@@ -154,7 +154,8 @@ class Model(Section):
     @field_validator("eeg_tokens")
     @classmethod
     def _known_tokens(cls, value: str) -> str:
-        if value not in EEG_TOKENS and not value.startswith("braindecode:"):
+        kind, _, network = value.partition(":")
+        if value not in EEG_TOKENS and not (kind == "braindecode" and network.partition("@")[0]):
             raise ValueError(f"expected {', '.join(EEG_TOKENS)} or braindecode:<network>")
         return value
 
@@ -212,4 +213,15 @@ class Config(Section):
             )
         if not self.data.modalities or len(set(self.data.modalities)) < len(self.data.modalities):
             raise ValueError("data.modalities must name eeg, face or both, each once")
+        method, given = self.model.fusion.method, ",".join(self.data.modalities)
+        if method in ("ensemble", "deepcca") and len(self.data.modalities) < 2:
+            raise ValueError(
+                f"model.fusion.method {method} joins a model of the EEG with one of the face, data.modalities is "
+                f"{given}; use --modalities eeg,face or another method"
+            )
+        if method == "bandpower-logistic" and "eeg" not in self.data.modalities:
+            raise ValueError(
+                f"model.fusion.method {method} uses the EEG alone, data.modalities is {given}; use --modalities eeg or "
+                "another method"
+            )
         return self

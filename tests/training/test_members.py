@@ -162,16 +162,6 @@ def test_only_rows_it_is_given_are_read(bags: Bags, tmp_path: Path, monkeypatch:
         assert set(read) == {*train.tolist(), *validation.tolist()}
 
 
-def test_one_modality_is_not_enough_for_a_pair(bags: Bags, tmp_path: Path) -> None:
-    for method in ("ensemble", "deepcca"):
-        config = make_config(method, **{"data.modalities": ["face"]})
-        with pytest.raises(UserError, match=rf"{method} joins a model of the EEG with one of the face.*--modalities"):
-            fit(config, bags, TRAIN, VALIDATION, tmp_path)
-    config = make_config("bandpower-logistic", **{"data.modalities": ["face"]})
-    with pytest.raises(UserError, match=r"uses the EEG alone, data.modalities is face; use --modalities eeg"):
-        fit(config, bags, TRAIN, VALIDATION, tmp_path)
-
-
 def test_a_member_learns_from_rows_that_hold_its_modality(tiny_store: Path) -> None:
     store = Store(tiny_store)
     faceless = store.trials["subject"].isin(["s01", "s03"])

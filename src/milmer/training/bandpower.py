@@ -39,16 +39,11 @@ def fit_bandpower(
     Raises
     ------
     UserError
-        If the EEG is not among ``data.modalities``, or no training row holds any.
+        If no training row holds any EEG.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    if "eeg" not in config.data.modalities:
-        raise UserError(
-            f"model.fusion.method bandpower-logistic uses the EEG alone, data.modalities is "
-            f"{','.join(config.data.modalities)}; use --modalities eeg or another method"
-        )
     heard = only(bags, "eeg")
     train = train[present(bags, train, "eeg")]  # (n,)
     batch = 2 * config.training.batch

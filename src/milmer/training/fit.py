@@ -113,7 +113,7 @@ def fit(
     Raises
     ------
     UserError
-        If the method needs a modality that is not asked for, or that no training row holds.
+        If the method needs a modality that no training row holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "done.json"
@@ -125,11 +125,6 @@ def fit(
         return Fit(folder, pd.read_csv(folder / "history.csv"))
     done.unlink(missing_ok=True)
     method = config.model.fusion.method
-    if method in ("ensemble", "deepcca") and len(config.data.modalities) < 2:
-        raise UserError(
-            f"model.fusion.method {method} joins a model of the EEG with one of the face, data.modalities is "
-            f"{','.join(config.data.modalities)}; use --modalities eeg,face or another method"
-        )
     bags.check(train)
     torch.set_num_threads(config.training.threads)
     model: AnyModel
