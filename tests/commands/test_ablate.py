@@ -42,6 +42,7 @@ def test_the_list_runs_nothing_and_names_the_papers_protocol() -> None:
         (("balancing",), "found no STORE"),
         (("balancing", "store"), "found no --out"),
         (("fusion", "--list", "--cells", "transformers"), "did you mean 'transformer'"),
+        (("fusion", "store", "--out", "run", "--cells", " ,"), "--cells: found no name"),
         (("fusion", "store", "--out", "run", "--seeds", "0,x"), "expected numbers from 0"),
         (("fusion", "nowhere", "--out", "run"), "found no study.json"),
         (("fusion", "--list", "--set", "model.widht=3"), "did you mean 'width'"),

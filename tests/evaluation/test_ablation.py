@@ -201,6 +201,12 @@ def test_another_store_protocol_or_folder_is_refused(fake: Fake, tiny_store: Pat
     with pytest.raises(UserError, match="did you mean 'mean'"):
         ablate(store, config(), "selection", tmp_path / "new", cells=["meam"])
     assert not (tmp_path / "new").exists() and len(fake.calls) == 1
+    for text, said in (("{", "cannot be read"), ("3", "cannot be read"), ('{"kind": "fusion"}', "lacks protocol, ")):
+        (tmp_path / "mine/ablation.json").write_text(text)
+        with pytest.raises(UserError, match=said):
+            ablate(store, config(), "selection", tmp_path / "mine", cells=["mean"])
+        with pytest.raises(UserError, match=said):
+            read_ablations(tmp_path / "mine")
 
 
 def test_cells_that_cannot_be_run_are_told_and_the_others_go_on(fake: Fake, tmp_path: Path) -> None:
@@ -216,6 +222,11 @@ def test_cells_that_cannot_be_run_are_told_and_the_others_go_on(fake: Fake, tmp_
     fake.refuse = ""
     ablate(store, config(), "fusion", tmp_path / "other")  # tried again
     assert fake.calls[-1][0] == "bandpower-logistic" and fake.calls[-1][2]
+    floor = config(model__fusion__method="bandpower-logistic")
+    with pytest.raises(UserError, match="no cell could be run; mean: needs faces, and model"):
+        ablate(
+            Store(make_store(tmp_path / "both", subjects=3)), floor, "selection", tmp_path / "fourth", cells=["mean"]
+        )
     with pytest.raises(UserError, match="no cell could be run; mean: needs faces"):
         ablate(store, config(), "selection", tmp_path / "third", cells=["mean"])
 

@@ -74,6 +74,28 @@ def test_jobs_do_not_change_the_predictions(run: Path, tiny_store: Path, tmp_pat
     assert (tmp_path / "run/predictions.parquet").read_bytes() == (run / "predictions.parquet").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model.backbone": "/nowhere/at/all"},
+        {"data.px": 30},
+        {"model.eeg_tokens": "braindecode:NoSuchNetwork"},
+        {"data.target": "smell"},
+    ],
+)
+def test_a_wrong_name_leaves_no_run_behind(
+    wrong: dict[str, Any], tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from milmer.training.data import Bags
+
+    read: list[object] = []
+    monkeypatch.setattr(Bags, "_keep_frames", lambda self, progress: read.append(self))
+    both = QUICK | {"data.modalities": ["eeg", "face"]}
+    with pytest.raises(UserError):
+        evaluate(Store(tiny_store), load_config("demo", overrides=both | wrong), tmp_path / "run")
+    assert not read and not list((tmp_path / "run").iterdir())
+
+
 def test_an_existing_run_is_not_overwritten_nor_resumed_with_other_values(run: Path, tiny_store: Path) -> None:
     config = load_config("demo", overrides=QUICK)
     with pytest.raises(UserError, match="add --resume"):

@@ -80,6 +80,8 @@ def ablate(
     """
     given = {k: v for k, v in locals().items() if k not in ("kind", "store", "out", "cells", "seeds", "show", "jobs")}
     names = [] if cells is None else [w.strip() for w in cells.split(",") if w.strip()]
+    if cells is not None and not names:
+        raise UserError("--cells: found no name, expected names of cells with commas between them (--list shows them)")
     resolved = resolve(given)
     if show:
         _list(kind, resolved, names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from milmer.config import Config, load_config
 from milmer.errors import DamagedStore, UserError
 from milmer.evaluation.ablation_plans import choose, plan
-from milmer.evaluation.ablation_results import RECORD, Ablation, read_one, write_predictions, write_rows
+from milmer.evaluation.ablation_results import RECORD, Ablation, read_one, read_record, write_predictions, write_rows
 from milmer.evaluation.ablation_runs import VERSION, CellRun, cell_run, lacking
 from milmer.evaluation.evaluate import evaluate
 from milmer.evaluation.protocols import display_name
@@ -112,7 +111,7 @@ def _open(store: Store, config: Config, kind: str, out: Path) -> dict[str, Any]:
             "ablations": {},
             "runs": {},
         }
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    record = read_record(out)
     if record["fingerprint"] != store.fingerprint:
         raise UserError(f"{out}: was begun on another store ({record['store']}); give another --out")
     if record["protocol"] != protocol:

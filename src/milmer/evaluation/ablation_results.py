@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from milmer.config import Config
+from milmer.config import Config, validate
 from milmer.errors import UserError
 from milmer.evaluation.ablation_plans import PAPER_COLUMN, best_known, plan
 from milmer.evaluation.ablation_runs import CellRun, cell_key, cell_run, notes_of
@@ -21,6 +21,7 @@ from milmer.evaluation.protocols import display_name
 from milmer.store import write_table
 
 RECORD = "ablation.json"
+KEYS = ("kind", "protocol", "protocol_name", "store", "study", "fingerprint", "ablations", "runs")
 
 
 @dataclass
@@ -57,14 +58,32 @@ def read_ablations(out: Path) -> list[Ablation]:
     Raises
     ------
     UserError
-        If `out` holds none.
+        If `out` holds none, or its record cannot be read.
     """
-    file = Path(out) / RECORD
-    if not file.exists():
-        raise UserError(f"{out}: found no {RECORD}, expected a folder of 'milmer ablate'")
-    record = json.loads(file.read_text(encoding="utf-8"))
+    record = read_record(Path(out))
     kinds = (record["kind"], *(k for k in record["ablations"] if k != record["kind"]))
     return [read_one(record, kind, Path(out)) for kind in kinds]
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Read what an ablation's folder says of itself.
+
+    Raises
+    ------
+    UserError
+        If it says nothing, or not what 'milmer ablate' writes.
+    """
+    file = out / RECORD
+    if not file.is_file():
+        raise UserError(f"{out}: found no {RECORD}, expected a folder of 'milmer ablate'")
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        lacking = [key for key in KEYS if key not in record]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); delete it, or give another folder") from error
+    if lacking:
+        raise UserError(f"{file}: lacks {', '.join(lacking)}, so 'milmer ablate' did not write it; give another folder")
+    return record
 
 
 def read_one(record: Mapping[str, Any], kind: str, out: Path) -> Ablation:
@@ -73,7 +92,8 @@ def read_one(record: Mapping[str, Any], kind: str, out: Path) -> Ablation:
     Cells that were not asked for the last time are shown too where they are there.
     """
     saved = record["ablations"][kind]
-    config, seeds, faults = Config.model_validate(saved["config"]), tuple(saved["seeds"]), saved.get("faults", {})
+    config = validate(saved["config"], str(out / RECORD))
+    seeds, faults = tuple(saved["seeds"]), saved.get("faults", {})
     cells = plan(kind, config)
     runs = {c.name: [cell_run(record["fingerprint"], config, c, s, out) for s in seeds] for c in cells}
     ready = [c.name for c in cells if all(w.complete for w in runs[c.name]) and c.name not in faults]

@@ -95,6 +95,8 @@ def lacking(cell: Cell, config: Config, store: Store) -> str:
             return f"needs {word}, which data.modalities leaves out"
         if not store.trials[f"has_{name}"].any():
             return f"needs {word}, and the store has none"
+    if "face" in cell.needs and config.model.fusion.method == "bandpower-logistic":
+        return "needs faces, and model.fusion.method bandpower-logistic looks at none"
     return ""
 
 

@@ -22,7 +22,7 @@ from milmer.config import Config
 from milmer.errors import UserError
 from milmer.evaluation.probes import learns_weights, probe_figures, wanted
 from milmer.evaluation.protocols import Split, make_splits
-from milmer.evaluation.run import Log, open_run, peak_memory, plain
+from milmer.evaluation.run import Log, begin_run, check_run, peak_memory, plain
 from milmer.evaluation.scoring import figures
 from milmer.processes import end_with
 from milmer.progress import Progress, silent
@@ -94,10 +94,11 @@ def _run(
     kind: str, store: Store, config: Config, out: Path, resume: bool, jobs: int, progress: Progress
 ) -> list[dict[str, Any]]:
     begun = time.monotonic()
-    open_run(kind, store, config, out, resume)
-    log = Log(out / "log.txt")
-    log(f"{kind} {'resumed' if resume else 'started'}: {store.name}, store {store.fingerprint}")
+    from milmer.training.fit import check_parts
+
+    check_run(kind, store, config, out, resume)
     progress(0, 1, "loading")
+    check_parts(config, store)  # a wrong name must neither cost the reading of all frames nor leave a run behind
     bags = _bags(store.path, _base(config).model_dump_json()).permuted(config.data.permute_labels)
     splits = make_splits(
         bags.table,
@@ -107,6 +108,9 @@ def _run(
         config.evaluation.seed,
         bags.labels.classes,
     )
+    begin_run(kind, store, config, out)
+    log = Log(out / "log.txt")
+    log(f"{kind} {'resumed' if resume else 'started'}: {store.name}, store {store.fingerprint}")
     if kind == "train":
         first = splits[0]
         everything = np.sort(np.concatenate([first.train, first.test]))

@@ -1,4 +1,4 @@
-"""A run's folder: opened or begun, its log, and JSON that other tools read."""
+"""A run's folder: checked and begun, its log, and JSON that other tools read."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from milmer.evaluation.protocols import display_name
 from milmer.store import Store, write_json
 
 
-def open_run(kind: str, store: Store, config: Config, out: Path, resume: bool) -> None:
-    """Begin a run in `out`, or check that the one in it is the same.
+def check_run(kind: str, store: Store, config: Config, out: Path, resume: bool) -> None:
+    """Make the folder of a run, or check that the run in it is the same.
 
     Raises
     ------
@@ -47,6 +47,13 @@ def open_run(kind: str, store: Store, config: Config, out: Path, resume: bool) -
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
+
+
+def begin_run(kind: str, store: Store, config: Config, out: Path) -> None:
+    """Write what a run is into `out`, unless it is there; to be called when its options are known to be usable."""
+    record = out / "run.json"
+    if record.exists():
+        return
     (out / "config.yaml").write_text(dump(config), encoding="utf-8")
     versions = {n: importlib.metadata.version(n) for n in ("milmer", "torch", "lightning", "transformers", "numpy")}
     write_json(

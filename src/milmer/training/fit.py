@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 
 from milmer.config import Config
 from milmer.errors import UserError
+from milmer.models.backbone import load_backbone
 from milmer.models.baselines import PAIR
+from milmer.models.eeg import make_eeg_tokens
 from milmer.models.milmer import Milmer
 from milmer.models.weights import AnyModel, load_model, save_model
 from milmer.progress import Progress, silent
-from milmer.store import content_hash, write_json
+from milmer.store import Store, content_hash, write_json
 from milmer.training.bandpower import fit_bandpower
 from milmer.training.data import Bags, make_loader
 from milmer.training.members import class_weights, combine, member_config, member_rows, only
@@ -237,6 +239,26 @@ def _fit_network(
     state = torch.load(folder / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     return model, pd.DataFrame(module.history)
+
+
+def check_parts(config: Config, store: Store) -> None:
+    """Open what a configuration names outside of itself, before any of the data is read.
+
+    Raises
+    ------
+    UserError
+        If the device is not there, the backbone cannot be opened or does not suit the frames, or the EEG tokens'
+        network cannot be had.
+    """
+    _accelerator(config.training.device)
+    if config.model.fusion.method == "bandpower-logistic":
+        return
+    model, data = config.model, config.data
+    if "face" in data.modalities:
+        load_backbone(model.backbone, px=data.px, width=model.width, trainable_stages=model.trainable_stages)
+    if "eeg" in data.modalities and store.trials["has_eeg"].any():
+        n_times, n_chans = round(data.window * store.eeg_rate), max(len(store.recording(k).names) for k in store.keys)
+        make_eeg_tokens(model.eeg_tokens, model.width, n_times=n_times, sfreq=store.eeg_rate, n_chans=n_chans)
 
 
 def build_model(config: Config, bags: Bags, train: NDArray[np.int64]) -> Milmer:
