@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -51,9 +51,14 @@ def faces(
     if trainable_stages != "all" and trainable_stages not in ("1", "2", "3", "4"):
         raise UserError(f"--trainable-stages {trainable_stages}: expected 1 to 4, or all")
     from milmer.datasets.expressions import open_expressions
-    from milmer.reports.pretrained import figure_lines
-    from milmer.training.pretrain import pretrain_faces
+    from milmer.reports.pretrained import figure_lines, write_pages
+    from milmer.training.pretrain import check_pretraining, pretrain_faces
 
+    stages: Any = "all" if trainable_stages == "all" else int(trainable_stages)
+    options: dict[str, Any] = {"backbone": backbone, "px": px, "lr": lr, "trainable_stages": stages}
+    options |= {"device": device or "auto", "resume": resume}
+    with console.err.status("opening the backbone"):
+        check_pretraining(out, **options)
     with console.progress_bar("read") as progress:
         found = open_expressions(pictures, group_by=cast("Literal['prefix'] | None", group_by), progress=progress)
     if found.bad:
@@ -62,23 +67,11 @@ def faces(
     console.say(f"{pictures}: {len(found)} pictures; " + ", ".join(f"{n} {c}" for n, c in found.counts().items()))
     try:
         with console.progress_bar("pretrain") as progress:
-            made = pretrain_faces(
-                found,
-                out,
-                backbone=backbone,
-                px=px,
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                seed=seed,
-                trainable_stages="all" if trainable_stages == "all" else int(trainable_stages),
-                device=device or "auto",
-                progress=progress,
-                resume=resume,
-            )
+            made = pretrain_faces(found, out, epochs=epochs, batch=batch, seed=seed, progress=progress, **options)
     except KeyboardInterrupt:
         console.fail("stopped; whole epochs are kept: the same command with --resume goes on")
         raise typer.Exit(SAID) from None
+    write_pages(made.folder, made.record)
     console.say(f"validation: {made.record['validation']}; {made.record['class_balance']}")
     for line in figure_lines(made.record):
         console.say(line)

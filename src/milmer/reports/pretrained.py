@@ -1,4 +1,4 @@
-"""What a pretrained backbone's folder says of itself: figures, a confusion matrix, a card."""
+"""What a pretrained backbone's folder shows of itself: a confusion matrix and a card."""
 
 from __future__ import annotations
 
@@ -9,88 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from milmer.evaluation.metrics import confusion, from_confusion
-from milmer.evaluation.statistics import cluster_weights, interval
-
 Ints = NDArray[np.int64]
 
-NAMES = ("accuracy", "balanced_accuracy", "macro_f1")
-RESAMPLES, CONFIDENCE = 1000, 0.95
 
-
-def expression_figures(
-    y: Ints,
-    prob: NDArray[np.floating],
-    classes: Sequence[str],
-    y_train: Ints,
-    *,
-    part: str,
-    how: str,
-    people: NDArray[np.str_] | None = None,
-    seed: int = 0,
-) -> tuple[list[dict[str, Any]], Ints]:
-    """Return the figures of one part of a set, in the form of a run's metrics, and its confusion table.
+def write_pages(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``confusion.png`` and ``README.md`` into a pretrained backbone's folder.
 
     Parameters
     ----------
-    y : ndarray of int, shape (n,)
-        True classes.
-    prob : ndarray, shape (n, k)
-        Probability of each class.
-    classes : sequence of str, length k
-    y_train : ndarray of int
-        Classes of the training pictures: the commonest is the majority baseline's one answer.
-    part, how : str
-        ``validation`` or ``test``, and how it was held out.
-    people : ndarray of str, shape (n,), optional
-        Whom the bootstrap resamples; pictures where nobody is known.
-    seed : int
-
-    Returns
-    -------
-    figures : list of dict
-        ``accuracy``, ``balanced_accuracy``, ``macro_f1``, each with ``low``, ``high`` (95 % bootstrap, None where
-        there is nothing to resample) and ``majority``.
-    table : ndarray of int, shape (k, k)
-        Pictures of a true class (rows) that were given a class (columns).
+    folder : Path
+        What ``milmer pretrain faces`` wrote.
+    record : mapping
+        What its ``milmer_pretrain.json`` holds.
     """
-    k = len(classes)
-    answer = np.asarray(prob).argmax(axis=1)  # (n,)
-    table = confusion(y, answer, k)  # (k, k)
-    commonest = int(np.bincount(y_train, minlength=k).argmax())
-    value = from_confusion(table[None], classes)
-    trivial = from_confusion(confusion(y, np.full(len(y), commonest), k)[None], classes)
-    rng = np.random.default_rng([seed, 44])
-    if people is None:
-        # Pictures drawn with replacement are a multinomial over the table's cells: no need to draw each.
-        drawn: NDArray[Any] = rng.multinomial(len(y), table.ravel() / len(y), size=RESAMPLES)  # (R, k·k)
-        clusters, of_what = len(y), "pictures"
-    else:
-        names, person = np.unique(people, return_inverse=True)  # (G,), (n,)
-        cells = np.bincount(person * k * k + y * k + answer, minlength=names.size * k * k)  # (G·k·k,)
-        weights = cluster_weights(np.zeros(names.size, dtype=np.int64), RESAMPLES, rng)  # (R, G)
-        drawn = weights @ cells.reshape(names.size, k * k)  # (R, k·k)
-        clusters, of_what = names.size, "people"
-    resampled = from_confusion(drawn.reshape(-1, k, k), classes)
-    figures = []
-    for name in NAMES:
-        low, high = interval(resampled[name], CONFIDENCE, clusters) if clusters > 1 else (None, None)
-        figures.append(
-            {
-                "name": name,
-                "level": "picture",
-                "part": part,
-                "protocol": how,
-                "value": float(value[name][0]),
-                "low": low,
-                "high": high,
-                "interval_how": f"{RESAMPLES} bootstrap resamples of {of_what}",
-                "n": len(y),
-                "majority": float(trivial[name][0]),
-                "majority_how": f"always '{classes[commonest]}', the commonest in training",
-            }
-        )
-    return figures, table
+    tables = {part: np.array(table, dtype=np.int64) for part, table in record["confusion"].items()}  # (k, k) each
+    write_confusion(folder / "confusion.png", tables, record["classes"])
+    write_card(folder / "README.md", record)
 
 
 def write_confusion(file: Path, tables: Mapping[str, Ints], classes: Sequence[str]) -> None:

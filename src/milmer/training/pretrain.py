@@ -15,9 +15,9 @@ from torch import nn
 
 from milmer.datasets.expressions import ExpressionSet, split_expressions
 from milmer.errors import UserError
+from milmer.evaluation.expressions import expression_figures
 from milmer.models.backbone import PROCESSOR, RANDOM_SIZES, Backbone, load_backbone
 from milmer.progress import Progress, silent
-from milmer.reports.pretrained import expression_figures, write_card, write_confusion
 from milmer.store import write_json
 from milmer.training.expression_fit import BEST, LAST, ExpressionFit, ExpressionNet, rank
 
@@ -64,8 +64,8 @@ def pretrain_faces(
         What `milmer.datasets.expressions.open_expressions` returned.
     out : Path
         Folder to write: the network as transformers saves it (``config.json``, ``model.safetensors``,
-        ``preprocessor_config.json``), ``milmer_pretrain.json``, ``history.csv``, ``confusion.png``, ``README.md``.
-        It appears when all is done; until then work lies in ``OUT.part``.
+        ``preprocessor_config.json``), ``milmer_pretrain.json`` and ``history.csv``; `milmer.reports.pretrained` adds
+        pages to read. It appears when all is done; until then work lies in ``OUT.part``.
     backbone : str
         As in `milmer.models.backbone.load_backbone`.
     px : int, optional
@@ -93,19 +93,13 @@ def pretrain_faces(
     UserError
         If an option is wrong, `out` is taken, the set is too small, or the training diverges.
     """
-    if trainable_stages == 0:
-        raise UserError("--trainable-stages 0: nothing of the backbone would be trained; give 1 to 4, or all")
-    for name, value in (("epochs", epochs), ("batch", batch), ("px", px or 1), ("threads", threads or 1)):
+    for name, value in (("epochs", epochs), ("batch", batch), ("threads", threads or 1)):
         if value < 1:
             raise UserError(f"--{name} {value}: expected at least 1")
-    place = _place(device)
+    place, lr, side = _settle(backbone, px, lr, trainable_stages, device)
     if threads:
         torch.set_num_threads(threads)
-    lr = lr if lr is not None else LR_RANDOM if backbone.startswith("random:") else LR
-    if not 0 < lr < 1:
-        raise UserError(f"--lr {lr:g}: expected a learning rate above 0 and below 1, such as {LR:g}")
     parts = split_expressions(found, seed)
-    side = px or _own_px(backbone)
     settings: dict[str, Any] = {
         "backbone": backbone,
         "px": side,
@@ -156,14 +150,53 @@ def pretrain_faces(
     _save_network(net.backbone.net, part)
     write_json(part / PROCESSOR, _processor(net.backbone))
     write_json(part / RECORD, record)
-    write_confusion(part / "confusion.png", tables, found.classes)
-    write_card(part / "README.md", record)
     if out.is_dir():
         out.rmdir()  # empty: it was looked at above
     part.rename(out)
     for scratch in (LAST, BEST, BEGUN):  # after the renaming: a kill before it costs nothing but this much
         (out / scratch).unlink(missing_ok=True)
     return Pretrained(out, record)
+
+
+def check_pretraining(
+    out: Path,
+    *,
+    backbone: str,
+    px: int | None = None,
+    lr: float | None = None,
+    trainable_stages: int | Literal["all"] = "all",
+    device: str = "auto",
+    resume: bool = False,
+) -> None:
+    """Refuse what can be known to be wrong before the pictures are read, which may take minutes.
+
+    Parameters are those of `pretrain_faces`.
+
+    Raises
+    ------
+    UserError
+        If an option is wrong, the backbone cannot be opened, or `out` is taken.
+    """
+    _, _, side = _settle(backbone, px, lr, trainable_stages, device)
+    if not _is_free(out, resume):
+        return  # finished already
+    _unclaimed(out, resume)
+    _open_backbone(backbone, side, trainable_stages)
+
+
+def _settle(
+    backbone: str, px: int | None, lr: float | None, stages: int | Literal["all"], device: str
+) -> tuple[torch.device, float, int]:
+    """Return device, learning rate and side of the pictures that options mean."""
+    if stages == 0:
+        raise UserError("--trainable-stages 0: nothing of the backbone would be trained; give 1 to 4, or all")
+    if px is not None and px < 1:
+        raise UserError(f"--px {px}: expected at least 1")
+    place = _place(device)
+    lr = lr if lr is not None else LR_RANDOM if backbone.startswith("random:") else LR
+    if not 0 < lr < 1:
+        raise UserError(f"--lr {lr:g}: expected a learning rate above 0 and below 1, such as {LR:g}")
+    return place, lr, px if px is not None else _own_px(backbone)
 
 
 def _open_backbone(name: str, px: int, stages: int | Literal["all"]) -> Backbone:
@@ -196,7 +229,7 @@ def _own_px(name: str) -> int:
     folder = Path(name).expanduser()
     for file, keys in ((folder / RECORD, ("settings", "px")), (folder / "config.json", ("image_size",))):
         if file.is_file():
-            found: Any = json.loads(file.read_text(encoding="utf-8"))
+            found: Any = _read(file)
             for key in keys:
                 found = found.get(key) if isinstance(found, dict) else None
             if isinstance(found, int):
@@ -227,34 +260,57 @@ def _place(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _finished(out: Path, settings: dict[str, Any], resume: bool) -> Pretrained | None:
-    """Return what a finished call left in `out`, or refuse a folder that is taken."""
+def _is_free(out: Path, resume: bool) -> bool:
+    """Whether nothing is in `out`; False where a finished pretraining is and may be, refused where anything else is."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
+        return True
     if not (resume and (out / RECORD).is_file()):
         raise UserError(f"{out}: not empty; give another --out (--resume goes on with an interrupted pretraining)")
-    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    _same(out, record["settings"], settings)
+    return False
+
+
+def _finished(out: Path, settings: dict[str, Any], resume: bool) -> Pretrained | None:
+    """Return what a finished call left in `out`, or refuse a folder that is taken."""
+    if _is_free(out, resume):
+        return None
+    record = _read(out / RECORD)
+    _same(out, record.get("settings", {}), settings)
     return Pretrained(out, record)
 
 
-def _claim(out: Path, settings: dict[str, Any], resume: bool) -> Path:
-    """Return the folder to work in."""
+def _unclaimed(out: Path, resume: bool) -> Path:
+    """Return the folder to work in, refused where anything is in it that may not be gone on with."""
     part = out.with_name(f"{out.name}.part")
-    begun = part / BEGUN
-    if begun.is_file():
+    if (part / BEGUN).is_file():
         if not resume:
             raise UserError(f"{part}: an interrupted pretraining; add --resume to go on with it, or delete it")
-        _same(part, json.loads(begun.read_text(encoding="utf-8")), settings)
-        return part
-    if part.exists() and any(part.iterdir()):
+    elif part.exists() and not (part.is_dir() and not any(part.iterdir())):
         raise UserError(f"{part}: found files that are no pretraining; delete it or give another --out")
+    return part
+
+
+def _claim(out: Path, settings: dict[str, Any], resume: bool) -> Path:
+    """Return the folder to work in, begun."""
+    part = _unclaimed(out, resume)
+    if (part / BEGUN).is_file():
+        _same(part, _read(part / BEGUN), settings)
+        return part
     try:
         part.mkdir(parents=True, exist_ok=True)
-        write_json(begun, settings)
+        write_json(part / BEGUN, settings)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
     return part
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: found no keys and values in it; mend or delete it")
+    return found
 
 
 def _same(folder: Path, before: dict[str, Any], given: dict[str, Any]) -> None:
