@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from milmer.config import Fusion, load_config
+from milmer.errors import UserError
 from milmer.models.bag import Bag, Prediction
 from milmer.models.baselines import BASELINES, BandPowerLogistic, DeepCCA, Ensemble, View, electrodes_of
 from milmer.models.cca import LinearCCA
 from milmer.models.fusion import FUSIONS
+from milmer.models.milmer import Milmer
 from milmer.models.weights import AnyModel, load_model, save_model
 
 
@@ -198,3 +200,16 @@ def test_electrodes_nearer_than_a_few_millimetres_are_one(bag) -> None:
     moved = dataclasses.replace(given, positions=given.positions + 0.01)
     assert len(electrodes_of([given, moved])) == 6
     assert len(electrodes_of([given, dataclasses.replace(given, positions=-given.positions)])) == 12
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_each_travels_as_the_network_does(kind: str, models, bag, tmp_path) -> None:
+    model = models[kind]
+    model.about = {"classes": ["a", "b", "c", "d"]}
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert torch.equal(model(bag()).logits, again(bag()).logits) and again.about == model.about
+    card = (tmp_path / "README.md").read_text()
+    assert f"{type(model).__name__}.from_pretrained(" in card and model.how in card
+    with pytest.raises(UserError, match=f"kind {type(model).__name__}, expected Milmer"):
+        Milmer.from_pretrained(tmp_path)

@@ -14,13 +14,14 @@ from milmer.models.bag import EEG, FACE, Bag, Prediction
 from milmer.models.cca import LinearCCA
 from milmer.models.eeg import BANDS, CLIP, log_band_powers
 from milmer.models.electrodes import SAME_PLACE
+from milmer.models.hub import HubModel
 from milmer.models.milmer import Milmer, Modality
 
 PAIR: tuple[Modality, Modality] = ("eeg", "face")  # in the order of `Bag.modality_mask`
 NEVER = -20.0  # logit of a class that no training row has
 
 
-class Pair(nn.Module):
+class Pair(HubModel):
     """Two single-modality models that were fitted on the same rows, each on its own.
 
     Parameters
@@ -65,6 +66,7 @@ class Ensemble(Pair):
     """
 
     kind: ClassVar[str] = "ensemble"
+    how: ClassVar[str] = "as the mean of what a model of each says"
 
     def forward(self, bag: Bag) -> Prediction:
         """Classify a batch of bags.
@@ -126,8 +128,8 @@ class DeepCCA(Pair):
     """Deep canonical correlation analysis (Andrew et al. 2013), as Liu et al. (arXiv 1908.05349) fuse emotions with it.
 
     Each modality's CLS features go through a small network to variates that correlate most between the two; their
-    weighted sum is classified. Where one modality is absent, the other's variates stand for both; where both are, only
-    the classifier's bias speaks.
+    weighted sum is classified. Where one modality is absent, the other's variates stand for both; where both are
+    absent, only the classifier's bias speaks.
 
     Parameters
     ----------
@@ -138,6 +140,7 @@ class DeepCCA(Pair):
     """
 
     kind: ClassVar[str] = "deepcca"
+    how: ClassVar[str] = "by deep canonical correlation analysis of what a model of each sees"
 
     def __init__(self, config: Model, members: Mapping[Modality, Milmer]) -> None:
         super().__init__(config, members)
@@ -182,7 +185,7 @@ class DeepCCA(Pair):
         self.face_view.centre, self.face_view.projection = found.mean2.float(), found.projection2.float()
 
 
-class BandPowerLogistic(nn.Module):
+class BandPowerLogistic(HubModel):
     """Multinomial logistic regression on the log band powers of every electrode: the classical floor, no network.
 
     The electrodes are those of training, found again by their positions; one that is not there has the training mean.
@@ -208,6 +211,7 @@ class BandPowerLogistic(nn.Module):
     """
 
     kind: ClassVar[str] = "bandpower-logistic"
+    how: ClassVar[str] = "by logistic regression on log band powers, without a network"
     positions: Tensor
     mean: Tensor
     scale: Tensor

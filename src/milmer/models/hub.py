@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants, snapshot_download
 from torch import nn
@@ -32,6 +32,8 @@ class HubModel(nn.Module, ModelHubMixin, library_name="milmer", tags=list(TAGS),
     """
 
     about: dict[str, Any]
+    how: ClassVar[str]
+    """How it comes to its answer, for the model card."""
     # Not none: then the mixin does not note every argument of __init__, of which config.json knows already.
     _hub_mixin_config = {}  # noqa: RUF012  # nobody writes to it, and the mixin declares it without ClassVar
 
@@ -268,8 +270,7 @@ def _card(model: Any) -> str:
     rows = "\n".join(f"| {name} | {' '.join(fact.split()).replace('|', '/')} |" for name, fact in facts.items() if fact)
     return f"""# A Milmer model
 
-Class probabilities from EEG and face video, by choosing frames, balancing tokens and fusing both
-([Milmer]({PAPER})).
+Class probabilities from {facts["Takes"]}, {model.how} ([Milmer]({PAPER})).
 
 | | |
 |---|---|
@@ -280,9 +281,9 @@ Class probabilities from EEG and face video, by choosing frames, balancing token
 ## Use it
 
 ```python
-from milmer.models.milmer import Milmer
+from {type(model).__module__} import {type(model).__name__}
 
-model = Milmer.from_pretrained("USER/MODEL")  # or this folder
+model = {type(model).__name__}.from_pretrained("USER/MODEL")  # or this folder
 model.about["classes"]
 ```
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class Milmer(HubModel):
     ValueError
         If there is no modality, or the width is no multiple of the heads.
     """
+
+    how: ClassVar[str] = "by choosing frames, balancing tokens and fusing both"
 
     def __init__(
         self,
