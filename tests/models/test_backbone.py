@@ -139,6 +139,20 @@ def test_incomplete_weights_are_refused_not_made_up(saved, tmp_path):
         load_backbone(str(tmp_path), px=56, width=24)
 
 
+def test_what_is_damaged_or_takes_no_pictures_is_one_line(saved, tmp_path):
+    from transformers import BertConfig, BertModel
+
+    _, net = saved
+    net.save_pretrained(tmp_path / "swin")
+    (tmp_path / "swin/model.safetensors").write_bytes(b"junk")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(**sizes, vocab_size=9)).save_pretrained(tmp_path / "words")
+    for name, said in (("swin", "backbone '.*swin'"), ("words", "gives no tokens of a picture of 56 px")):
+        with pytest.raises(UserError, match=said) as error:
+            load_backbone(str(tmp_path / name), px=56, width=24)
+        assert "\n" not in str(error.value)
+
+
 def test_another_kind_of_vision_model(tmp_path):
     from transformers import ViTConfig, ViTModel
 

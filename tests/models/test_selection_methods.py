@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from milmer.config import Selection
+from milmer.errors import UserError
 from milmer.models.selection import FrameSelection, make_selection, masked_softmax
 from milmer.models.selection_perturbed import perturbed_topk, standardise
 
@@ -95,6 +96,17 @@ def test_perturbed_topk_mixes_while_training():
     np.testing.assert_allclose(kept.time[0], share @ ((np.arange(5) + 0.5) / 5), atol=1e-6)
 
 
+def test_perturbed_moments_are_exact_under_autocast():
+    select, frames = scored("perturbed-topk", torch.randn(200).tolist(), keep=2, sigma=0.4, exploration=0)
+    select.scores = lambda frames: torch.zeros(1, 200)  # scores that were rounded would choose others
+    found = []
+    for half in (False, True):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found.append(select.train()(frames, full(1, 20, 10))[0].time)
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=0)
+
+
 def test_noise_of_perturbed_topk_falls_with_warmth():
     select, frames = scored("perturbed-topk", [0.3, -1.0, 2.0, 0.9], keep=1, sigma=0.01, exploration=0.5)
 
@@ -170,7 +182,7 @@ def test_softmax_learns_a_weight_for_each_place():
     _, first = select(frames[:, :2], full(1, 1, 2))  # a shorter bag: the first places
     torch.testing.assert_close(first[0, 0], torch.tensor([0.0, 1.0]).softmax(0))
     for w, n in ((3, 3), (1, 4)):
-        with pytest.raises(ValueError, match=f"{w} windows of {n} frames.*2 windows of 3"):
+        with pytest.raises(UserError, match=f"{w} windows of {n} frames.*2 windows of 3"):
             select(torch.randn(1, w * n, 1, 2), full(1, w, n))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from milmer.errors import UserError, nearest
@@ -105,8 +106,15 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)  # (3, 1, 1)
         self._frozen = _freeze(net, spec, trainable_stages)
         training = net.training
-        with torch.no_grad():
-            probe = self._features(torch.zeros(1, 3, px, px), net.eval())  # (1, T, features)
+        try:
+            with torch.no_grad():
+                probe = self._features(torch.zeros(1, 3, px, px), net.eval())  # (1, T, features)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # whatever a network raises
+            why = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"backbone '{spec.name}': gives no tokens of a picture of {px} px ({type(error).__name__}: {why}); "
+                "give a vision model, such as a Swin"
+            ) from error
         net.train(training)
         self.tokens, features = int(probe.shape[1]), int(probe.shape[2])
         self.project = nn.Identity() if features == width else nn.Linear(features, width)
@@ -258,7 +266,7 @@ def _from_pretrained(source: str, *, local: bool) -> Any:
         net, info = AutoModel.from_pretrained(
             source, config=config, local_files_only=local, output_loading_info=True, dtype=torch.float32, **extra
         )
-    except (ValueError, RuntimeError, KeyError) as error:
+    except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"backbone '{source}': {' '.join(str(error).split())[:300]}") from error
     except OSError as error:
         if Path(source).is_dir():

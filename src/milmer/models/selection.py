@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from milmer.config import Selection
+from milmer.errors import UserError
 from milmer.models.selection_parts import (
     FrameSelection,
     GatedScorer,
@@ -138,14 +139,14 @@ class LearnedPlaces(FrameSelection):
 
         Raises
         ------
-        ValueError
+        UserError
             If the bag has more windows, or more frames in a window, than there are learned weights.
         """
         (b, w, n), (windows, places) = mask.shape, self.logits.shape
         if w > windows or n > places:
-            raise ValueError(
+            raise UserError(
                 f"a bag of {w} windows of {n} frames: selection softmax learned weights for {windows} windows of "
-                f"{places}; give it such bags, or choose a selection that looks at the frames, such as gated-topk"
+                f"{places}; give it such bags, or train with a selection that looks at the frames, such as gated-topk"
             )
         return _weigh(frames, mask, self.logits[:w, :n].float().reshape(1, -1).expand(b, -1))
 

@@ -67,7 +67,8 @@ class PerturbedTopK(ScoredSelection):
         share = perturbed_topk(scores, mask, keep=self.keep, samples=self.samples, sigma=sigma)  # (B, K, W·N)
         there = torch.arange(share.shape[1], device=mask.device) < wanted(mask, self.keep)  # (B, K)
         mixed = (share.to(frames.dtype) @ frames.flatten(2)).view(*share.shape[:2], *frames.shape[2:])  # (B, K, T, D)
-        time = (share.detach() @ frame_times(mask)[..., None]).squeeze(-1)  # (B, K)
+        # A sum, no matrix product: autocast would do that in half precision, which rounds late moments by a frame.
+        time = (share.detach() * frame_times(mask)[:, None]).sum(-1)  # (B, K)
         return Kept(mixed, there, time), weights
 
 
