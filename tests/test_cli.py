@@ -52,6 +52,8 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
         (["config", "--preset", "papers"], "did you mean 'paper'"),
         (["config", "--config", "nowhere.yaml"], "no such configuration file"),
         (["simulate", "out", "--size", "big"], "expected WIDTHxHEIGHT"),
+        (["simulate", "out", "--expressions", "2", "--joint", "xor"], "--expressions writes still faces"),
+        (["evaluate", "nowhere", "--out", "y", "--fusion", "deepcca", "--modalities", "eeg"], "joins a model of the EEG"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(words: list[str], expected: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from milmer.evaluation.ablation_results import read_ablations
 from milmer.evaluation.ablation_runs import RANDOM, cell_key, notes_of
 from milmer.evaluation.ablation_table import score
 from milmer.evaluation.protocols import display_name, make_splits
+from milmer.evaluation.run import backbone_hash
 from milmer.evaluation.scoring import figures
 from milmer.sections import Selection
 from milmer.store import Store
@@ -53,6 +54,7 @@ class Fake:
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.yaml").write_text(dump(config))
         record: dict[str, Any] = {"complete": False, "fingerprint": store.fingerprint, "classes": ["low", "high"]}
+        record |= {"kind": "evaluate", "store": str(store.path), "backbone": backbone_hash(config)}
         (out / "run.json").write_text(json.dumps(record))
         self.calls.append((out.parent.name, config.training.seed, resume))
         progress(1, 2, "fold 1 of 3")
@@ -207,6 +209,21 @@ def test_another_store_protocol_or_folder_is_refused(fake: Fake, tiny_store: Pat
             ablate(store, config(), "selection", tmp_path / "mine", cells=["mean"])
         with pytest.raises(UserError, match=said):
             read_ablations(tmp_path / "mine")
+
+
+def test_cells_of_another_backbone_in_the_same_folder_are_not_taken(
+    fake: Fake, tiny_store: Path, tmp_path: Path
+) -> None:
+    store, faces = Store(tiny_store), tmp_path / "faces"
+    faces.mkdir()
+    (faces / "model.safetensors").write_bytes(b"one")
+    given = config(model__backbone=str(faces))
+    ablate(store, given, "selection", tmp_path / "run", cells=["mean"])
+    ablate(store, given, "selection", tmp_path / "run", cells=["mean"])
+    (faces / "model.safetensors").write_bytes(b"two")  # pretrained anew
+    with pytest.raises(UserError, match=r"begun with other weights in .*faces; give another --out"):
+        ablate(store, given, "selection", tmp_path / "run", cells=["mean"])
+    assert len(fake.calls) == 1
 
 
 def test_cells_that_cannot_be_run_are_told_and_the_others_go_on(fake: Fake, tmp_path: Path) -> None:

@@ -123,6 +123,17 @@ def test_a_mistyped_folder_is_said_in_a_line(samples: Path, tmp_path: Path, monk
         assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
+def test_an_ablation_names_a_run_in_it(tmp_path: Path) -> None:
+    (tmp_path / "ablation.json").write_text("{}")
+    with pytest.raises(UserError, match=r"an ablation holds a run for each of its cells; give one of them$"):
+        model_folders(tmp_path)
+    fold = tmp_path / "cells/mean/seed-0-abc/folds/0"
+    fold.mkdir(parents=True)
+    (fold / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"such as .*seed-0-abc$"):
+        model_folders(tmp_path)
+
+
 def test_a_run_that_is_not_finished_says_so(model: Path, samples: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(model, run)

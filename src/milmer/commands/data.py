@@ -61,6 +61,11 @@ def simulate(
 ) -> None:
     """Write a study with a known truth, in DEAP's exact layout."""
     if expressions is not None:
+        if valence is not None or arousal != "both" or joint != "sum" or stimulus_signature:
+            raise UserError(
+                "--expressions writes still faces, of no study; leave --valence, --arousal, --joint and "
+                "--stimulus-signature out"
+            )
         _simulate_expressions(out, subjects, expressions, seed, jobs)
         return
     from milmer.datasets.simulated import SimulationOptions, simulate_study

@@ -14,6 +14,7 @@ from milmer.evaluation.ablation_results import RECORD, Ablation, read_one, read_
 from milmer.evaluation.ablation_runs import VERSION, CellRun, cell_run, lacking
 from milmer.evaluation.evaluate import evaluate
 from milmer.evaluation.protocols import display_name
+from milmer.evaluation.run import check_backbone
 from milmer.progress import Progress, silent
 from milmer.store import Store, write_json
 
@@ -71,6 +72,9 @@ def ablate(
     works = [cell_run(store.fingerprint, config, cell, seed, out) for cell in chosen for seed in seeds]
     faults = {c.name: lacking(c, c.apply(config, seeds[0]), store) for c in chosen}
     record = _open(store, config, kind, out)
+    for work in works:
+        if (work.folder / "run.json").exists():
+            check_backbone(work.config, work.folder)
     mine = {"config": config.model_dump(mode="json"), "seeds": list(seeds), "cells": [c.name for c in chosen]}
     record["state"] = "running"
     record["ablations"][kind] = mine | {"faults": {n: f for n, f in faults.items() if f}}

@@ -22,7 +22,7 @@ from milmer.config import Config
 from milmer.errors import UserError
 from milmer.evaluation.probes import learns_weights, probe_figures, wanted
 from milmer.evaluation.protocols import Split, make_splits
-from milmer.evaluation.run import Log, begin_run, check_run, peak_memory, plain
+from milmer.evaluation.run import Log, begin_run, check_run, peak_memory, plain, read_record
 from milmer.evaluation.scoring import figures
 from milmer.processes import end_with
 from milmer.progress import Progress, silent
@@ -94,9 +94,9 @@ def _run(
     kind: str, store: Store, config: Config, out: Path, resume: bool, jobs: int, progress: Progress
 ) -> list[dict[str, Any]]:
     begun = time.monotonic()
-    from milmer.training.fit import check_parts
-
     check_run(kind, store, config, out, resume)
+    from milmer.training.fit import check_parts  # late: what is wrong with the folder is said before torch is imported
+
     progress(0, 1, "loading")
     check_parts(config, store)  # a wrong name must neither cost the reading of all frames nor leave a run behind
     bags = _bags(store.path, _base(config).model_dump_json()).permuted(config.data.permute_labels)
@@ -154,7 +154,7 @@ def _run(
     notes += [f"fold {t.split.fold}: {n}" for t in own for n in _attention_notes(t)]
     if store.info.get("failed"):
         notes += [f"not in the store: {k}: {v}" for k, v in store.info["failed"].items()]
-    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    record = read_record(out)
     record |= {
         "complete": True,
         "notes": notes,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -35,11 +37,12 @@ def check_run(kind: str, store: Store, config: Config, out: Path, resume: bool) 
         if old != config:
             differ = differences(old.model_dump(mode="json"), config.model_dump(mode="json"))
             raise UserError(f"{out}: was begun with {'; '.join(differ)}; resume with the same values")
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = read_record(out)
         if found["fingerprint"] != store.fingerprint:
             raise UserError(f"{out}: was begun on another store ({found['store']}); give another --out")
         if found["kind"] != kind:
             raise UserError(f"{out}: holds a run of 'milmer {found['kind']}', not of 'milmer {kind}'")
+        check_backbone(config, out)
         return
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise UserError(f"{out}: found files that are no run; give an empty or new folder as --out")
@@ -65,10 +68,61 @@ def begin_run(kind: str, store: Store, config: Config, out: Path) -> None:
             "store": str(store.path.resolve()),
             "study": store.name,
             "fingerprint": store.fingerprint,
+            "backbone": backbone_hash(config),
             "versions": versions | {"python": platform.python_version()},
             "complete": False,
         },
     )
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Read a run's run.json.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or lacks what every run has.
+    """
+    file = out / "run.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        lacking = [key for key in ("kind", "store", "fingerprint") if key not in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); delete {out} or give another folder") from error
+    if lacking:
+        raise UserError(f"{file}: lacks {', '.join(lacking)}; delete {out} or give another folder")
+    return found
+
+
+def check_backbone(config: Config, out: Path) -> None:
+    """Refuse to go on in `out` with a backbone folder that holds other weights than when the run was begun.
+
+    The configuration names the folder, not what is in it, and a pretraining may have been repeated in between.
+    """
+    before, now = read_record(out).get("backbone"), backbone_hash(config)
+    if before is not None and now is not None and before != now:
+        raise UserError(
+            f"{out}: was begun with other weights in {config.model.backbone}; give another --out, or bring them back"
+        )
+
+
+def backbone_hash(config: Config) -> str | None:
+    """Hash of the files of the backbone's folder; None where it is no folder, or no face is looked at."""
+    folder = Path(config.model.backbone).expanduser()
+    if "face" not in config.data.modalities or not folder.is_dir():
+        return None
+    names = ("config.json", "preprocessor_config.json")
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name in names)
+    return _hash(tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+
+
+@functools.lru_cache(maxsize=8)  # the cells of an ablation ask for the same 100 MB
+def _hash(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in files:
+        with Path(name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:

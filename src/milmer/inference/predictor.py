@@ -158,6 +158,10 @@ def model_folders(model: Path, fold: int | None = None) -> list[Path]:
     if (model / "model.safetensors").exists():
         return [model]
     folders = sorted((p.parent for p in model.glob("folds/*/model.safetensors")), key=lambda p: int(p.name))
+    if not folders and (model / "ablation.json").exists():
+        runs = sorted(p.parents[2] for p in model.glob("cells/*/*/folds/*/model.safetensors"))
+        such = f", such as {runs[0]}" if runs else ""
+        raise UserError(f"{model}: an ablation holds a run for each of its cells; give one of them{such}")
     if not folders:
         raise UserError(f"{model}: found no model.safetensors and no folds/, expected a model or a run with weights")
     if fold is None:
