@@ -46,14 +46,17 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
         (["inspect", "nowhere"], "found no study.json"),
         (["evaluate", "nowhere", "--out", "y"], "found no study.json"),
         (["report", "nowhere"], "nowhere"),
-        (["predict", "nowhere", "--out", "y", "--eeg", "z.edf"], "nowhere"),
+        (["predict", "nowhere", "--out", "y"], "nowhere: no such folder"),
         (["config", "--set", "model.balancing.querys=3"], "did you mean 'queries'"),
         (["config", "--set", "model.width=101"], "multiple of model.fusion.heads"),
         (["config", "--preset", "papers"], "did you mean 'paper'"),
         (["config", "--config", "nowhere.yaml"], "no such configuration file"),
         (["simulate", "out", "--size", "big"], "expected WIDTHxHEIGHT"),
         (["simulate", "out", "--expressions", "2", "--joint", "xor"], "--expressions writes still faces"),
-        (["evaluate", "nowhere", "--out", "y", "--fusion", "deepcca", "--modalities", "eeg"], "joins a model of the EEG"),
+        (
+            ["evaluate", "nowhere", "--out", "y", "--fusion", "deepcca", "--modalities", "eeg"],
+            "joins a model of the EEG",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(words: list[str], expected: str, tmp_path: Path) -> None:
