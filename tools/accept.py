@@ -99,10 +99,12 @@ def main() -> None:
         measure(sys.argv[2:])
     root = Path(sys.argv[1])
     file = DOCS / "acceptance.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
+    results: dict[str, Any] = {}
     for name in sys.argv[2:] or CHECKS:
         begun = time.monotonic()
-        results[name] = CHECKS[name](root / name) | {"what": " ".join((CHECKS[name].__doc__ or "").split())}
+        outcome = CHECKS[name](root / name)
+        results = json.loads(file.read_text()) if file.exists() else {}  # now: another check may have ended meanwhile
+        results[name] = outcome | {"what": " ".join((CHECKS[name].__doc__ or "").split())}
         results[name]["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
         results[name]["seconds of this call"] = round(time.monotonic() - begun)
         file.write_text(json.dumps(results, indent=1) + "\n")
