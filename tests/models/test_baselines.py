@@ -206,9 +206,11 @@ def test_electrodes_nearer_than_a_few_millimetres_are_one(bag) -> None:
 def test_each_travels_as_the_network_does(kind: str, models, bag, tmp_path) -> None:
     model = models[kind]
     model.about = {"classes": ["a", "b", "c", "d"]}
+    model.config = model.config.model_copy(update={"backbone": str(tmp_path)})
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
     assert torch.equal(model(bag()).logits, again(bag()).logits) and again.about == model.about
+    assert str(tmp_path) not in (tmp_path / "config.json").read_text()  # where a backbone lay is nobody's business
     card = (tmp_path / "README.md").read_text()
     assert f"{type(model).__name__}.from_pretrained(" in card and model.how in card
     with pytest.raises(UserError, match=f"kind {type(model).__name__}, expected Milmer"):

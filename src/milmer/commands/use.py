@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from milmer import console
 from milmer.commands.app import HELP, NEW, ROAD, app
 from milmer.options import ConfigFile, Out, Preset, Sets, Step, resolve
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(rich_help_panel=ROAD)

@@ -89,6 +89,9 @@ def load_model(folder: Path) -> tuple[AnyModel, dict[str, Any]]:
 def _describe(model: AnyModel) -> dict[str, Any]:
     """Say what `_build` needs to make the model again, without its tensors."""
     config = model.config.model_dump(mode="json")
+    folder = Path(config["backbone"]).expanduser()
+    if folder.is_dir():
+        config["backbone"] = folder.resolve().name  # weights travel: they say a folder's name, not where it lies
     if isinstance(model, Pair):
         return {
             "kind": model.kind,
@@ -110,7 +113,7 @@ def _describe(model: AnyModel) -> dict[str, Any]:
     backbone = None
     if "face" in model.modalities:
         backbone = model.backbone.spec.to_dict()
-        config["backbone"] = backbone["name"]  # a folder's name, not where it lies
+        config["backbone"] = backbone["name"]  # that of a folder which is no longer there, too
     eeg = model.eeg_tokens.architecture if "eeg" in model.modalities else None
     return described | {
         "n_chans": model.n_chans,

@@ -101,7 +101,7 @@ def pretrain_faces(
         torch.set_num_threads(threads)
     parts = split_expressions(found, seed)
     settings: dict[str, Any] = {
-        "backbone": backbone,
+        "backbone": _called(backbone),
         "px": side,
         "epochs": epochs,
         "batch": batch,
@@ -221,6 +221,12 @@ def _save_network(net: Any, folder: Path) -> None:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def _called(name: str) -> str:
+    """Return a backbone's name for the record, which travels: of a folder its name, not where it lies."""
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.is_dir() else name
 
 
 def _own_px(name: str) -> int:
