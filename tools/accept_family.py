@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -236,8 +235,8 @@ def published(folder: Path) -> dict[str, Any]:
 
 
 def pretraining(folder: Path) -> dict[str, Any]:
-    """A backbone pretrained on drawn expressions helps with people never seen: face alone, subject protocol, against
-    the same network from random weights, all of it trained."""
+    """A backbone pretrained on 1,200 drawn faces of 40 others helps with people never seen: face alone, subject
+    protocol, against the same network from random weights, all of it trained."""
     store = made(folder.parent / "fusion-same", [*STUDY, "--seed", "15"])
     alone = ["--modalities", "face", "--protocol", "subject", *QUICK]
     found: dict[str, Any] = {}
@@ -247,6 +246,4 @@ def pretraining(folder: Path) -> dict[str, Any]:
             found[f"{name}: accuracy by {level}"] = figure(rows, "accuracy", level)
     for level in ("window", "trial"):
         found[f"pretrained less random by {level}"] = gain(folder / "pretrained", folder / "random", level)
-    record = json.loads((folder.parent / "backbone" / "milmer_pretrain.json").read_text())
-    found["what the backbone was pretrained on"] = f"{sum(record['counts'].values())} drawn pictures"
     return {"passed": found["pretrained less random by window"]["low"] > 0, "figures": found}
