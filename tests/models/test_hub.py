@@ -260,6 +260,7 @@ def test_a_push_that_fails_is_said_in_one_line(model, monkeypatch):
         raise huggingface_hub.errors.OfflineModeIsEnabled("Cannot reach the hub:\noffline mode is enabled")
 
     monkeypatch.setattr(HfApi, "create_repo", refuse)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)  # whatever it is where the tests run
     with pytest.raises(
         UserError, match=r"user/model: cannot be pushed.*offline mode is enabled.*hf auth login"
     ) as caught:
