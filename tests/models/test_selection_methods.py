@@ -12,6 +12,7 @@ from torch import Tensor
 
 from milmer.config import Selection
 from milmer.errors import UserError
+from milmer.models.bag import Tokens
 from milmer.models.selection import FrameSelection, make_selection, masked_softmax
 from milmer.models.selection_perturbed import perturbed_topk, standardise
 
@@ -256,7 +257,7 @@ def learn(method: str, seed: int, steps: int = 200) -> tuple[float, float, float
         if select.train().explores:
             select.warmth = max(0.0, 1 - step / (0.6 * steps))
         kept, _ = select(frames, full(64, 1, 10))
-        loss = torch.nn.functional.cross_entropy(head(kept.pooled()), y)
+        loss = torch.nn.functional.cross_entropy(head(Tokens(kept.tokens.mean(2), kept.mask).mean()), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

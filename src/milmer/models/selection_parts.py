@@ -28,12 +28,6 @@ class Kept(NamedTuple):
     mask: Tensor
     time: Tensor
 
-    def pooled(self) -> Tensor:
-        """Mean token of all kept frames, 0 where there is none; (B, D)."""
-        number = self.mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
-        out: Tensor = self.tokens.mean(2).sum(1) / number  # (B, D)
-        return out  # (B, D)
-
 
 class FrameSelection(nn.Module):
     """A way of choosing frames; what all of them have in common.
