@@ -86,7 +86,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("training: {lr: .nan}", "training.lr: .*found nan"),
         ("training: {epochs: 0}", "training.epochs: .*found 0"),
         ("training: {epochs: 3.5}", "training.epochs"),
-        ("evaluation: {protocol: trials}", "evaluation.protocol: .*'trial', 'subject' or 'window'.*found 'trials'"),
+        ("evaluation: {protocol: trials}", "evaluation.protocol: .*'cross-study' or 'window'.*found 'trials'"),
         ("evaluation: {folds: 1}", "evaluation.folds"),
         ("data: {modalities: []}", "name eeg, face or both"),
         ("data: {modalities: [smell]}", "data.modalities.0: .*found 'smell'"),

@@ -35,7 +35,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupte
 Target = Annotated[
     str | None, typer.Option(help="valence-arousal (four classes), valence, arousal, or a label column.")
 ]
-Threshold = Annotated[float | None, typer.Option(help="A rating above it is high (paper: 5).")]
+Threshold = Annotated[
+    str | None, typer.Option(help="A rating above it is high: a number (paper: 5), midpoint or median.")
+]
 Window = Annotated[float | None, typer.Option(help="Window length in seconds (paper: 3).")]
 Step = Annotated[float | None, typer.Option(help="From one window's start to the next, s; default: no overlap.")]
 Frames = Annotated[int | None, typer.Option(help="Frames of a window (paper: 10).")]
@@ -55,7 +57,18 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Bags a step.")]
 LR = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of training.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or gpu.")]
-Protocol = Annotated[str | None, typer.Option(help="trial, subject or window (leaky, for comparison only).")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="trial, subject, stimulus, subject-and-stimulus, cross-study or window (leaky, to compare with)."
+    ),
+]
+Scope = Annotated[str | None, typer.Option(help="pooled, or subject: a model for each subject alone.")]
+Budget = Annotated[str | None, typer.Option(help="What of a test person may be seen: none, unlabelled[:SECONDS], ...")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds of training, each over all folds.")]
+TestStore = Annotated[
+    Path | None, typer.Option("--test-store", help="Another study's store, to test on (protocol cross-study).")
+]
 Folds = Annotated[int | None, typer.Option(min=3, help="Folds; default 5, or one a subject.")]
 Band = Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Band-pass in Hz (paper: 1,50).")]
 LineFreq = Annotated[float | None, typer.Option(help="Mains frequency to notch in raw recordings; 0 for none.")]
@@ -97,6 +110,9 @@ FLAGS = {
     "seed": "training.seed",
     "device": "training.device",
     "protocol": "evaluation.protocol",
+    "scope": "evaluation.scope",
+    "budget": "evaluation.budget",
+    "seeds": "evaluation.seeds",
     "folds": "evaluation.folds",
     "permutations": "evaluation.permutations",
 }
@@ -118,6 +134,8 @@ def resolve(given: dict[str, Any]) -> Config:
             if value not in ("window", "trial"):
                 raise UserError(f"--bag {value}: expected window or trial{nearest(str(value), ('window', 'trial'))}")
             value = 1 if value == "window" else value
+        if name == "threshold" and value not in ("midpoint", "median"):
+            value = split_pair(f"{name}={value}")[1]
         if name == "trainable_stages" and value != "all":
             value = split_pair(f"{name}={value}")[1]
         pairs[key] = None if name == "line_freq" and value == 0 else value

@@ -69,7 +69,10 @@ class Data(Section):
     )
     px: int = Field(224, ge=16, description="side of the frames given to the model, pixels")
     target: str = Field("valence-arousal", description="valence-arousal, valence, arousal, or a label column")
-    threshold: float = Field(5.0, description="a rating above it is high (paper: 5)")
+    threshold: float | Literal["midpoint", "median"] = Field(
+        5.0,
+        description="a rating above it is high (paper: 5); or midpoint of its range, or median of each subject",
+    )
     reject: tuple[Component, ...] = Field(
         ("eye blink", "muscle artifact", "heart beat"), description="kinds of ICA component taken out at read"
     )
@@ -186,13 +189,29 @@ class Training(Section):
 class Evaluation(Section):
     """Who may learn from whom, and how figures are made."""
 
-    protocol: Literal["trial", "subject", "window"] = Field("trial", description="window is leaky: for comparison only")
+    protocol: Literal["trial", "subject", "stimulus", "subject-and-stimulus", "cross-study", "window"] = Field(
+        "trial", description="who may learn from whom; window is leaky: for comparison only"
+    )
+    scope: Literal["pooled", "subject"] = Field(
+        "pooled", description="subject: a model for each subject alone (protocols trial, stimulus and window)"
+    )
+    budget: Annotated[str, Field(pattern=r"^(auto|none|unlabelled|unlabelled:\d+|labelled:\d+)$")] = Field(
+        "auto",
+        description="what of a test person may be seen before the test: none, unlabelled[:seconds], labelled:trials; "
+        "auto: as much as the store's ICA saw",
+    )
     folds: int | None = Field(None, ge=3, description="folds; null: 5, or one a subject for subject")
     seed: int = Field(0, ge=0, description="seed of the split, the intervals and the chance level")
+    seeds: int = Field(1, ge=1, description="how many seeds of training, from training.seed on, each over all folds")
     permutations: int = Field(0, ge=0, description="re-runs with permuted labels for the chance level")
     probes: bool = Field(True, description="deletion and shuffling tests after each fold")
-    bootstraps: int = Field(1000, ge=100, description="resamples for intervals and the chance level")
+    resamples: int = Field(
+        1000, ge=100, description="permutations of labels over held predictions, for the chance level"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
+    samples: Literal["blurred", "faces", "none"] = Field(
+        "blurred", description="the few windows kept for the report's pictures; faces: as they are (personal data)"
+    )
 
 
 class Config(Section):

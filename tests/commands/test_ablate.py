@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from milmer.cli import app
 from milmer.config import load_config
 from milmer.errors import UserError
-from milmer.evaluation.ablation_plans import KINDS, PAPER_COLUMN, plan
+from milmer.evaluation.ablations.plans import KINDS, PAPER_COLUMN, plan
 
 
 def _said(*words: str) -> str:

@@ -16,7 +16,7 @@ from milmer.store import Store
 QUICK = {
     "data.modalities": ["eeg"],
     "evaluation.folds": 3,
-    "evaluation.bootstraps": 100,
+    "evaluation.resamples": 100,
     "training.epochs": 8,
     "training.threads": 1,
     "data.target": "arousal",

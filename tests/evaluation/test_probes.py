@@ -32,7 +32,7 @@ def make_table(right: dict[str, Any], subjects: int = 8, trials: int = 4, window
 
 
 def settings(**values: Any) -> Evaluation:
-    return Evaluation(bootstraps=200, **values)
+    return Evaluation(resamples=200, **values)
 
 
 def find(rows: list[dict[str, Any]], name: str, probe: str, level: str = "window") -> dict[str, Any]:

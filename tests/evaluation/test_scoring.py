@@ -62,7 +62,7 @@ def test_trial_level_averages_windows_of_a_fold_and_part() -> None:
 
 def test_every_figure_is_there_with_value_interval_chance_and_majority() -> None:
     table = predictions(train=True)
-    rows = figures(table, Evaluation(bootstraps=200), CLASSES)
+    rows = figures(table, Evaluation(resamples=200), CLASSES)
     json.dumps(rows, allow_nan=False)  # plain numbers, None where undefined
     keys = {"name", "level", "part", "protocol", "value", "low", "high", "n", "n_of", "majority", "seed"}
     keys |= {"chance", "chance_high", "chance_how", "p", "interval_how"}
@@ -98,7 +98,7 @@ def test_every_figure_is_there_with_value_interval_chance_and_majority() -> None
 
 def test_without_an_effect_nothing_is_above_chance_more_often_than_it_should_be() -> None:
     ps = [
-        pick(figures(predictions(effect=0, seed=s, trials=8), Evaluation(bootstraps=100), CLASSES), "macro_f1")["p"]
+        pick(figures(predictions(effect=0, seed=s, trials=8), Evaluation(resamples=100), CLASSES), "macro_f1")["p"]
         for s in range(16)
     ]
     assert np.mean(np.array(ps) <= 0.05) <= 0.25
@@ -108,7 +108,7 @@ def test_without_an_effect_nothing_is_above_chance_more_often_than_it_should_be(
 def test_majority_follows_from_training_rows_given_or_not() -> None:
     whole = predictions(train=True, trials=10)  # 10 trials of 4 classes: uneven
     without = whole[whole["part"] != "train"]
-    given, derived = (figures(t, Evaluation(bootstraps=100), CLASSES) for t in (whole, without))
+    given, derived = (figures(t, Evaluation(resamples=100), CLASSES) for t in (whole, without))
     for name in ("accuracy", "macro_f1", "log_loss"):
         assert pick(given, name)["majority"] == pytest.approx(pick(derived, name)["majority"])
     right = []
@@ -123,7 +123,7 @@ def test_majority_follows_from_training_rows_given_or_not() -> None:
 def test_majority_is_unknown_where_training_rows_cannot_be_known() -> None:
     table = predictions()
     only = table[table["part"] == "validation"]
-    rows = figures(only, Evaluation(bootstraps=100), CLASSES)
+    rows = figures(only, Evaluation(resamples=100), CLASSES)
     assert {r["part"] for r in rows} == {"validation"}
     assert pick(rows, "accuracy", part="validation")["majority"] is None
 
@@ -131,7 +131,7 @@ def test_majority_is_unknown_where_training_rows_cannot_be_known() -> None:
 def test_reruns_with_permuted_labels_replace_the_held_null() -> None:
     table = predictions()
     runs = [predictions(effect=0, seed=s) for s in range(1, 10)]
-    config = Evaluation(bootstraps=100)
+    config = Evaluation(resamples=100)
     from_tables = figures(table, config, CLASSES, permuted=runs)
     row = pick(from_tables, "macro_f1", "trial")
     null = [pick(point_figures(r, CLASSES), "macro_f1", "trial", subject="")["value"] for r in runs]
@@ -150,9 +150,9 @@ def test_reruns_with_permuted_labels_replace_the_held_null() -> None:
 
 
 def test_subject_protocol_resamples_subjects_and_needs_six() -> None:
-    rows = figures(predictions(protocol="subject"), Evaluation(protocol="subject", bootstraps=100), CLASSES)
+    rows = figures(predictions(protocol="subject"), Evaluation(protocol="subject", resamples=100), CLASSES)
     assert pick(rows, "accuracy")["interval_how"] == "bootstrap over 6 subjects"
-    few = figures(predictions(5, protocol="subject"), Evaluation(protocol="subject", bootstraps=100), CLASSES)
+    few = figures(predictions(5, protocol="subject"), Evaluation(protocol="subject", resamples=100), CLASSES)
     row = pick(few, "accuracy")
     assert row["low"] is None and "at least 6" in row["interval_how"] and row["p"] is not None
 
@@ -161,7 +161,7 @@ def test_intervals_widen_with_differences_between_subjects() -> None:
     table = predictions(8, 12, 4, effect=0.3, protocol="subject")
     good = table["subject"].isin(["s0", "s1", "s2"]).to_numpy()
     table.loc[good, PROB] = np.eye(4)[table.loc[good, "y_true"]] * 0.9 + 0.025
-    config = Evaluation(bootstraps=300)
+    config = Evaluation(resamples=300)
     over_subjects = pick(figures(table, config, CLASSES), "accuracy")
     over_trials = pick(figures(table.assign(protocol="trial"), config, CLASSES), "accuracy")
     wide, narrow = (r["high"] - r["low"] for r in (over_subjects, over_trials))
@@ -171,16 +171,16 @@ def test_intervals_widen_with_differences_between_subjects() -> None:
 def test_a_class_a_subject_permutes_between_subjects_and_says_so() -> None:
     table = predictions(8, 4, 2, protocol="subject")
     table["y_true"] = table["subject"].str[1:].astype(int) % 4
-    row = pick(figures(table, Evaluation(bootstraps=100), CLASSES), "accuracy")
+    row = pick(figures(table, Evaluation(resamples=100), CLASSES), "accuracy")
     assert "between all trials" in row["chance_how"] and row["chance"] is not None
     table["y_true"] = 0
-    row = pick(figures(table, Evaluation(bootstraps=100), CLASSES), "accuracy")
+    row = pick(figures(table, Evaluation(resamples=100), CLASSES), "accuracy")
     assert row["chance"] is None and "one class" in row["chance_how"]
-    assert pick(figures(table, Evaluation(bootstraps=100), CLASSES), "auroc")["value"] is None
+    assert pick(figures(table, Evaluation(resamples=100), CLASSES), "auroc")["value"] is None
 
 
 def test_window_protocol_counts_a_trial_once() -> None:
-    rows = figures(predictions(protocol="window", windows=6), Evaluation(bootstraps=100), CLASSES)
+    rows = figures(predictions(protocol="window", windows=6), Evaluation(resamples=100), CLASSES)
     assert pick(rows, "accuracy", "trial")["n"] == 72
     assert pick(rows, "accuracy", "window")["n"] == 432
 
@@ -188,9 +188,9 @@ def test_window_protocol_counts_a_trial_once() -> None:
 def test_unlabelled_rows_count_nowhere_and_the_seed_decides_all() -> None:
     table = predictions()
     extra = pd.concat([table, table.iloc[:9].assign(y_true=-1)], ignore_index=True)
-    config = Evaluation(bootstraps=100)
+    config = Evaluation(resamples=100)
     assert figures(extra, config, CLASSES) == figures(table, config, CLASSES)
-    other = figures(table, Evaluation(bootstraps=100, seed=1), CLASSES)
+    other = figures(table, Evaluation(resamples=100, seed=1), CLASSES)
     assert pick(other, "accuracy")["low"] != pick(figures(table, config, CLASSES), "accuracy")["low"]
 
 
@@ -199,7 +199,7 @@ def test_two_classes_and_two_studies() -> None:
     table = table.assign(y_true=table["y_true"] // 2, prob_low=table[PROB[:2]].sum(axis=1))
     table["prob_high"] = 1 - table["prob_low"]
     table = pd.concat([table, table.assign(study="other")], ignore_index=True)
-    rows = figures(table, Evaluation(bootstraps=100), ("low", "high"))
+    rows = figures(table, Evaluation(resamples=100), ("low", "high"))
     assert pick(rows, "auroc")["p"] < 0.05
     assert pick(rows, "accuracy", subject="other/s1")["n"] == 36
     assert "within 12 subjects" in pick(rows, "accuracy")["interval_how"]

@@ -15,7 +15,7 @@ from milmer.evaluation.evaluate import evaluate, train
 from milmer.inference.predictor import model_folders, predict_recording
 from milmer.store import Store
 
-QUICK = {"training.epochs": 1, "training.threads": 1, "evaluation.bootstraps": 100}
+QUICK = {"training.epochs": 1, "training.threads": 1, "evaluation.resamples": 100}
 
 
 @pytest.fixture(scope="module")

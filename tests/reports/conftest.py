@@ -127,7 +127,7 @@ def write_store(path: Path, subjects: int, trials: int, modalities: tuple[str, .
 
 def write_run(path: Path, store: Store, overrides: dict[str, Any], kind: str = "evaluate", skill: float = 1.2) -> None:
     """Write what `milmer evaluate` writes, with answers that are random but for a little `skill`."""
-    config = load_config(overrides={"evaluation.bootstraps": 200} | overrides)
+    config = load_config(overrides={"evaluation.resamples": 200} | overrides)
     rng = np.random.default_rng(7)
     table = build_windows(store.trials, modalities=config.data.modalities)
     labels = make_labels(table, config.data.target)

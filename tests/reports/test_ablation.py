@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from milmer.config import load_config
-from milmer.evaluation.ablation_plans import PAPER_COLUMN, plan
-from milmer.evaluation.ablation_results import Ablation
-from milmer.evaluation.ablation_table import FIGURES
+from milmer.evaluation.ablations.plans import PAPER_COLUMN, plan
+from milmer.evaluation.ablations.results import Ablation
+from milmer.evaluation.ablations.table import FIGURES
 from milmer.evaluation.predictions import LEVELS
 from milmer.reports.ablation import describe, write_ablation_report
 from milmer.reports.ablation_plot import draw

@@ -101,7 +101,7 @@ def test_band_powers_know_the_planted_arousal(fitted: dict[str, Path], bags: Bag
 def test_a_whole_evaluation_takes_them(tiny_store: Path, tmp_path: Path) -> None:
     from milmer.evaluation.evaluate import evaluate
 
-    quick = {"evaluation.folds": 3, "evaluation.bootstraps": 100, "data.modalities": ["eeg"]}
+    quick = {"evaluation.folds": 3, "evaluation.resamples": 100, "data.modalities": ["eeg"]}
     config = make_config("bandpower-logistic", **quick)
     figures = evaluate(Store(tiny_store), config, tmp_path / "run")
     found = {f["name"]: f["value"] for f in figures if f.get("level") == "window"}

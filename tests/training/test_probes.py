@@ -302,7 +302,7 @@ def collapsed(run: Path, config: Config) -> list[str]:
 
 def test_a_run_holds_probes_and_resumes_to_the_same(tmp_path: Path) -> None:
     quick = {"training.epochs": 1, "training.threads": 1, "data.frames": 3, "data.px": 64, "evaluation.folds": 3}
-    config = load_config("demo", overrides=quick | {"evaluation.bootstraps": 100, "training.batch": 40})
+    config = load_config("demo", overrides=quick | {"evaluation.resamples": 100, "training.batch": 40})
     run, small = tmp_path / "run", make_store(tmp_path / "store", subjects=2, trials=8, seconds=3.0)
     evaluate(Store(small), config, run)
     table = pd.read_parquet(run / "probes.parquet")

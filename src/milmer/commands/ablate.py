@@ -39,7 +39,7 @@ from milmer.options import (
 
 if TYPE_CHECKING:
     from milmer.config import Config
-    from milmer.evaluation.ablation_results import Ablation
+    from milmer.evaluation.ablations.results import Ablation
 
 
 @app.command(rich_help_panel=ROAD)
@@ -100,9 +100,9 @@ def ablate(
 
 
 def _ablate(kind: str, store: Path, out: Path, config: Config, cells: list[str], seeds: list[int], jobs: int) -> None:
-    from milmer.evaluation.ablation import ablate as run
-    from milmer.evaluation.ablation_plans import choose, plan
-    from milmer.evaluation.ablation_runs import notes_of
+    from milmer.evaluation.ablations.ablate import ablate as run
+    from milmer.evaluation.ablations.plans import choose, plan
+    from milmer.evaluation.ablations.runs import notes_of
     from milmer.reports.ablation import write_ablation_report
     from milmer.store import Store
 
@@ -130,7 +130,7 @@ def _seeds(text: str | None) -> list[int]:
 
 
 def _list(kind: str, config: Config, names: list[str]) -> None:
-    from milmer.evaluation.ablation_plans import PAPER_COLUMN, choose, plan
+    from milmer.evaluation.ablations.plans import PAPER_COLUMN, choose, plan
 
     for cell in choose(plan(kind, config), names):
         sets = ", ".join(f"{k}={','.join(v) if isinstance(v, list) else v}" for k, v in cell.overrides.items())

@@ -25,7 +25,7 @@ def report(
 
     with console.err.status("writing the report"):
         if (run / "ablation.json").exists():
-            from milmer.evaluation.ablation_results import read_ablations
+            from milmer.evaluation.ablations.results import read_ablations
             from milmer.reports.ablation import write_ablation_report
 
             page = write_ablation_report(run, read_ablations(run))

@@ -64,7 +64,7 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
     table : DataFrame
         As from `milmer.training.probes.run_probes`, of all folds, with ``fold``.
     config : milmer.config.Evaluation
-        Gives protocol, seed, bootstraps and confidence.
+        Gives protocol, seed, resamples and confidence.
     classes : sequence of str
         Names in index order.
 
@@ -116,7 +116,7 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
             weights = None
             if stratum is not None:
                 rng = np.random.default_rng([config.seed, number, 5])
-                weights = cluster_weights(stratum, config.bootstraps, rng)  # (R, G)
+                weights = cluster_weights(stratum, config.resamples, rng)  # (R, G)
             for side in (one, other, INTACT):
                 key = (f"{level} {side}", rows.to_numpy().tobytes())
                 if key not in made:

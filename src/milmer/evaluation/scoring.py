@@ -55,7 +55,7 @@ def figures(
     predictions : DataFrame
         Rows of predictions.parquet of all folds; rows with ``y_true`` -1 are left out.
     config : milmer.config.Evaluation
-        Gives ``protocol`` (where the table does not), ``seed``, ``bootstraps`` and ``confidence``.
+        Gives ``protocol`` (where the table does not), ``seed``, ``resamples`` and ``confidence``.
     classes : sequence of str
         Names in index order.
     permuted : sequence of DataFrame, or figures, optional
@@ -132,7 +132,7 @@ def _score(
     values = classification(table.y, table.p, classes)
     majority = {} if table.training is None else classification(table.y, table.training, classes)
     resampled, how, cluster, strata = _resample(table, config, protocol, classes, rng)
-    held, held_how = _hold(table, config.bootstraps, classes, rng)
+    held, held_how = _hold(table, config.resamples, classes, rng)
     rows: list[Row] = []
     for name, value in values.items():
         low = high = float("nan")
@@ -159,13 +159,13 @@ def _subjects(table: Rows, config: Evaluation, classes: Sequence[str], nulls: Ma
         majority = {} if mine.training is None else classification(mine.y, mine.training, classes)
         resampled: dict[str, Floats] = {}
         if count >= FEWEST_CLUSTERS:
-            weights = cluster_weights(np.zeros(count), config.bootstraps, rng)  # (R, T)
+            weights = cluster_weights(np.zeros(count), config.resamples, rng)  # (R, T)
             resampled = from_confusion((weights @ cells).reshape(-1, k, k), classes)
         held: dict[str, Floats] = {}
         labels = labels_of(mine)
         if exchangeable(labels, np.zeros(count)):
             given = cells.reshape(count, k, k).sum(axis=1)  # (T, k)
-            shuffled = permuted_labels(labels, np.zeros(count), config.bootstraps, rng)  # (R, T)
+            shuffled = permuted_labels(labels, np.zeros(count), config.resamples, rng)  # (R, T)
             tables = np.stack([(shuffled == c).astype(np.float64) @ given for c in range(k)], axis=1)  # (R, k, k)
             held = from_confusion(tables, classes)
         for name in PER_SUBJECT:
@@ -189,7 +189,7 @@ def _resample(
     cluster, stratum, how = clusters_of(table, protocol)
     if stratum is None:
         return {}, how, np.unique(cluster).size, 1
-    weights = cluster_weights(stratum, config.bootstraps, rng)  # (R, G)
+    weights = cluster_weights(stratum, config.resamples, rng)  # (R, G)
     sums = bootstrap_statistics(table.y, table.p, cluster, weights)
     return from_statistics(sums, classes), how, int(stratum.size), int(np.unique(stratum).size)
 

@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from milmer.errors import UserError
-from milmer.evaluation.ablation_plans import PAPER_COLUMN, PAPER_NOTE, TITLES
-from milmer.evaluation.ablation_results import Ablation
+from milmer.evaluation.ablations.plans import PAPER_COLUMN, PAPER_NOTE, TITLES
+from milmer.evaluation.ablations.results import Ablation
 from milmer.evaluation.protocols import LEAKY, display_name
 from milmer.reports.ablation_plot import draw
 from milmer.reports.page import TEMPLATES
@@ -37,7 +37,7 @@ def write_ablation_report(out: Path, found: Sequence[Ablation]) -> Path:
     out : Path
         The folder.
     found : sequence of Ablation
-        As `milmer.evaluation.ablation.ablate` or `read_ablations` returns them.
+        As `milmer.evaluation.ablations.ablate.ablate` or `read_ablations` returns them.
 
     Returns
     -------

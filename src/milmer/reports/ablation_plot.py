@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from milmer.evaluation.ablation_results import Ablation
+from milmer.evaluation.ablations.results import Ablation
 from milmer.evaluation.protocols import LEAKY, display_name
 
 if TYPE_CHECKING:

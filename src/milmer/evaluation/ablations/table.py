@@ -77,7 +77,7 @@ def score(
     classes : mapping of cell to sequence of str
         Names in index order.
     config : milmer.config.Evaluation
-        Gives ``protocol``, ``seed``, ``bootstraps`` and ``confidence``.
+        Gives ``protocol``, ``seed``, ``resamples`` and ``confidence``.
     reference : str
         The cell that others are compared with.
 
@@ -160,7 +160,7 @@ class _Clusters:
             stratum, groups = np.zeros(names.size, dtype=np.int64), 1
         elif not by_subject:
             how += f" within {groups} subject{'s' * (groups != 1)}"
-        weights = cluster_weights(stratum, config.bootstraps, rng)  # (R, G)
+        weights = cluster_weights(stratum, config.resamples, rng)  # (R, G)
         return cls(by_subject, weights, groups, config.confidence, how)
 
     def of(self, cell: Answered) -> list[Ints]:
@@ -205,7 +205,7 @@ def _chance(cell: Answered, config: Evaluation, rng: np.random.Generator) -> dic
         strata = np.zeros_like(strata)
     if not exchangeable(labels, strata):
         return {}
-    shuffled = permuted_labels(labels, strata, config.bootstraps, rng)  # (R, U)
+    shuffled = permuted_labels(labels, strata, config.resamples, rng)  # (R, U)
     found = []
     for seed, answer in enumerate(cell.answer):
         if seed:

@@ -14,9 +14,9 @@ import pandas as pd
 
 from milmer.config import Config, validate
 from milmer.errors import UserError
-from milmer.evaluation.ablation_plans import PAPER_COLUMN, best_known, plan
-from milmer.evaluation.ablation_runs import CellRun, cell_key, cell_run, notes_of
-from milmer.evaluation.ablation_table import Row, score
+from milmer.evaluation.ablations.plans import PAPER_COLUMN, best_known, plan
+from milmer.evaluation.ablations.runs import CellRun, cell_key, cell_run, notes_of
+from milmer.evaluation.ablations.table import Row, score
 from milmer.evaluation.protocols import display_name
 from milmer.store import write_table
 
@@ -35,7 +35,7 @@ class Ablation:
     rows : list of dict
         One a cell: ``cell``, ``paper`` (accuracy in %, leaky), ``state`` (done, or not run), ``reason``, ``notes``,
         ``reference`` (name of the cell compared with), ``shared_with``, ``seeds``, ``parameters``, ``seconds`` (all
-        seeds), and where it was run the figures of `milmer.evaluation.ablation_table.score`.
+        seeds), and where it was run the figures of `milmer.evaluation.ablations.table.score`.
     """
 
     kind: str

@@ -9,9 +9,9 @@ from typing import Any
 
 from milmer.config import Config, load_config
 from milmer.errors import DamagedStore, UserError
-from milmer.evaluation.ablation_plans import choose, plan
-from milmer.evaluation.ablation_results import RECORD, Ablation, read_one, read_record, write_predictions, write_rows
-from milmer.evaluation.ablation_runs import VERSION, CellRun, cell_run, lacking
+from milmer.evaluation.ablations.plans import choose, plan
+from milmer.evaluation.ablations.results import RECORD, Ablation, read_one, read_record, write_predictions, write_rows
+from milmer.evaluation.ablations.runs import VERSION, CellRun, cell_run, lacking
 from milmer.evaluation.evaluate import evaluate
 from milmer.evaluation.protocols import display_name
 from milmer.evaluation.run import check_backbone

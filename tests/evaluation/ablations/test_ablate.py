@@ -13,12 +13,12 @@ from tests.conftest import make_store
 
 from milmer.config import Config, dump, load_config
 from milmer.errors import UserError
-from milmer.evaluation import ablation
-from milmer.evaluation.ablation import ablate
-from milmer.evaluation.ablation_plans import KINDS, PAPER_COLUMN, choose, plan
-from milmer.evaluation.ablation_results import read_ablations
-from milmer.evaluation.ablation_runs import RANDOM, cell_key, notes_of
-from milmer.evaluation.ablation_table import score
+from milmer.evaluation.ablations import ablate as ablation
+from milmer.evaluation.ablations.ablate import ablate
+from milmer.evaluation.ablations.plans import KINDS, PAPER_COLUMN, choose, plan
+from milmer.evaluation.ablations.results import read_ablations
+from milmer.evaluation.ablations.runs import RANDOM, cell_key, notes_of
+from milmer.evaluation.ablations.table import score
 from milmer.evaluation.protocols import display_name, make_splits
 from milmer.evaluation.run import backbone_hash
 from milmer.evaluation.scoring import figures
@@ -29,7 +29,7 @@ from milmer.windows import build_windows
 QUICK = {
     "data.target": "arousal",
     "evaluation.folds": 3,
-    "evaluation.bootstraps": 200,
+    "evaluation.resamples": 200,
     "training.epochs": 1,
     "training.threads": 1,
 }
@@ -152,7 +152,7 @@ def test_what_changes_no_prediction_shares_a_run_and_what_does_not_is_run_anew(
     fake: Fake, tiny_store: Path, tmp_path: Path
 ) -> None:
     store = Store(tiny_store)
-    for own in (config(), config(evaluation__bootstraps=300), config(training__epochs=2)):
+    for own in (config(), config(evaluation__resamples=300), config(training__epochs=2)):
         ablate(store, own, "selection", tmp_path / "run", cells=["mean"])
     assert len(fake.calls) == 2
 
@@ -304,7 +304,7 @@ def test_one_seed_scores_as_evaluate_does() -> None:
     rng = np.random.default_rng([7])
     y = np.repeat(rng.integers(0, 2, 80), 5)
     table = _rows(y, rng.random(400) < 0.7, 8, 10, 5)
-    settings = config().evaluation.model_copy(update={"bootstraps": 4000})
+    settings = config().evaluation.model_copy(update={"resamples": 4000})
     mine = score({"a": {0: table}}, {"a": ["low", "high"]}, settings, "a")["a"]
     for row in figures(table, settings, ["low", "high"]):
         if row["name"] in ("accuracy", "macro_f1") and "subject" not in row:

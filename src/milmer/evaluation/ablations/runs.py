@@ -8,7 +8,7 @@ from pathlib import Path
 
 from milmer.config import Config, load_config
 from milmer.errors import UserError
-from milmer.evaluation.ablation_plans import Cell
+from milmer.evaluation.ablations.plans import Cell
 from milmer.store import Store, content_hash
 
 VERSION = 1  # goes up when a cell of the same configuration would come out otherwise
@@ -47,7 +47,7 @@ def cell_key(config: Config, fingerprint: str) -> str:
     """
     values = config.model_dump(mode="json")
     del values["preset"], values["preparation"], values["training"]["workers"]
-    for name in ("permutations", "probes", "bootstraps", "confidence"):
+    for name in ("permutations", "probes", "resamples", "confidence"):
         values["evaluation"].pop(name, None)
     if values["model"]["balancing"]["method"] == "none":
         values["model"]["balancing"] = "none"

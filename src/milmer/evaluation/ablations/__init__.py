@@ -1,0 +1,1 @@
+"""Ablations: the cells of a table, run, gathered and compared."""
