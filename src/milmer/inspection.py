@@ -61,7 +61,7 @@ def inspect_store(store: Store, data: Data) -> Inspection:
         counts["windows"] = 0
     found = Inspection(counts, {}, "")
     try:
-        labels = make_labels(trials, data.target, data.threshold)
+        labels = make_labels(trials, data.target, data.threshold, store.info.get("rating_ranges"))
     except UserError as error:
         found.missing.append(str(error))
     else:
@@ -69,6 +69,7 @@ def inspect_store(store: Store, data: Data) -> Inspection:
         found.classes = {c: int((labels.y == i).sum()) for i, c in enumerate(labels.classes)}
         if unlabelled := int((labels.y < 0).sum()):
             found.missing.append(f"{unlabelled} trials have no {data.target}")
+        found.notes += labels.notes
         found.confounds = confounds(trials, labels)
     _missing(store, found)
     for key in store.keys:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from milmer.config import Data
+from milmer.labels import permute_trials
 from milmer.store import Store
-from milmer.training.data import Bags, EpochSampler, augment, bag_table, make_loader, permute_trials
+from milmer.training.data import Bags, EpochSampler, augment, bag_table, make_loader
 from milmer.windows import build_windows
 
 
@@ -97,7 +98,28 @@ def test_permuted_labels_stay_within_subjects_and_trials(bags: Bags) -> None:
         assert np.array_equal(np.bincount(y[rows]), np.bincount(bags.labels.y[rows])), subject
     for rows in bags.table.groupby("trial_row").indices.values():
         assert len(set(y[rows])) == 1
-    assert "permuted, seed 3" in bags.permuted(3).labels.rule
+    permuted = bags.permuted(3)
+    assert "permuted, seed 3" in permuted.labels.rule
+    assert np.array_equal(permuted.labels.y, y)  # the ratings went along, all of a trial together
+    ratings = ["rating_valence", "rating_arousal"]
+    for subject, rows in bags.table.groupby("subject").indices.items():
+        before, after = (b.table[ratings].iloc[rows].value_counts().sort_index() for b in (bags, permuted))
+        assert before.equals(after), subject
+    stay = [c for c in bags.table if c not in ratings]
+    assert bags.table[stay].equals(permuted.table[stay])
+    assert not bags.table[ratings].equals(permuted.table[ratings])
+
+
+def test_named_classes_are_permuted_too_and_a_stimulus_stays(tiny_store: Path) -> None:
+    store = Store(tiny_store)
+    store.trials = store.trials.assign(label=np.where(store.trials["trial"] < 4, "rest", "task"))
+    for target in ("label", "stimulus"):
+        bags = Bags(store, Data(px=32, modalities=("eeg",), target=target))
+        permuted = bags.permuted(1)
+        assert np.array_equal(permuted.labels.y, permute_trials(bags.table, bags.labels.y, 1))
+        assert permuted.labels.classes == bags.labels.classes
+        assert bags.table["stimulus"].equals(permuted.table["stimulus"])
+        assert (target == "stimulus") == bags.table[target].equals(permuted.table[target])
 
 
 def test_loader_with_and_without_workers_agree(bags: Bags) -> None:

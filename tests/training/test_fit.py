@@ -10,6 +10,8 @@ from safetensors.numpy import load_file
 
 from milmer.config import Config, load_config
 from milmer.errors import UserError
+from milmer.evaluation.guard import Guard
+from milmer.evaluation.protocols import Split
 from milmer.store import Store
 from milmer.training import fit as fitting
 from milmer.training.data import Bags
@@ -38,8 +40,12 @@ def bags(tiny_store: Path, config: Config) -> Bags:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, config: Config, bags: Bags) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    fit(config, bags, TRAIN, VALIDATION, folder)
+    fit(config, bags, guarded(bags), folder)
     return folder
+
+
+def guarded(bags: Bags) -> Guard:
+    return Guard(Split(0, TRAIN, VALIDATION, np.zeros(0, dtype=np.int64)), bags.table)
 
 
 class _Killed(Exception):
@@ -64,11 +70,11 @@ def test_a_killed_fit_resumes_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(fitting.MilmerModule, "training_step", killed)
         with pytest.raises(_Killed):
-            fit(config, bags, TRAIN, VALIDATION, tmp_path)
+            fit(config, bags, guarded(bags), tmp_path)
     assert not (tmp_path / "done.json").exists()
     assert (tmp_path / "last.ckpt").exists() == (after == 8)
     torch.manual_seed(after)  # global randomness must not matter
-    fit(config, bags, TRAIN, VALIDATION, tmp_path, resume=True)
+    fit(config, bags, guarded(bags), tmp_path, resume=True)
     one, other = load_file(whole / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert one.keys() == other.keys()
     for name in one:
@@ -77,7 +83,13 @@ def test_a_killed_fit_resumes_to_the_same_bits(
 
 
 def test_learns_and_leaves_safetensors_only(whole: Path, bags: Bags) -> None:
-    assert {p.name for p in whole.iterdir()} == {"model.safetensors", "config.json", "history.csv", "done.json"}
+    assert {p.name for p in whole.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "history.csv",
+        "fits.json",
+        "done.json",
+    }
     prob, weights = predict_bags(whole, bags, np.arange(128))
     assert prob.shape == (128, 4) and weights.shape == (128, 1, 3)
     np.testing.assert_allclose(prob.sum(1), 1, atol=1e-5)
@@ -88,7 +100,7 @@ def test_learns_and_leaves_safetensors_only(whole: Path, bags: Bags) -> None:
 
 def test_a_finished_fit_is_not_run_again(whole: Path, config: Config, bags: Bags) -> None:
     before = (whole / "model.safetensors").stat().st_mtime_ns
-    fit(config, bags, TRAIN, VALIDATION, whole, resume=True)
+    fit(config, bags, guarded(bags), whole, resume=True)
     assert (whole / "model.safetensors").stat().st_mtime_ns == before
 
 

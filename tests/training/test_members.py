@@ -18,6 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 from milmer.config import Config, load_config
 from milmer.errors import UserError
+from milmer.evaluation.guard import Guard
+from milmer.evaluation.protocols import Split
 from milmer.models.baselines import BandPowerLogistic, DeepCCA, Ensemble
 from milmer.models.milmer import Milmer
 from milmer.models.weights import load_model
@@ -32,9 +34,10 @@ from milmer.training.members import (
     fit_classifier,
     fit_views,
     member_config,
-    member_rows,
+    member_guard,
     only,
     present,
+    standardise,
 )
 
 TRAIN, VALIDATION, TEST = np.arange(0, 40), np.arange(40, 64), np.arange(64, 128)
@@ -56,6 +59,10 @@ def make_config(method: str, **more: Any) -> Config:
     return load_config("demo", overrides=quick | more)
 
 
+def guarded(bags: Bags, train: NDArray[np.int64] = TRAIN, validation: NDArray[np.int64] = VALIDATION) -> Guard:
+    return Guard(Split(0, train, validation, TEST), bags.table)
+
+
 @pytest.fixture(scope="module")
 def bags(tiny_store: Path) -> Bags:
     return Bags(Store(tiny_store), make_config("ensemble").data)
@@ -66,14 +73,20 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, bags: Bags) -> dict[str, Pa
     folders = {}
     for method in KINDS:
         folders[method] = tmp_path_factory.mktemp(method)
-        fit(make_config(method), bags, TRAIN, VALIDATION, folders[method])
+        fit(make_config(method), bags, guarded(bags), folders[method])
     return folders
 
 
 @pytest.mark.parametrize("method", KINDS)
 def test_one_folder_that_predicts(method: str, fitted: dict[str, Path], bags: Bags) -> None:
     folder = fitted[method]
-    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "history.csv", "done.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "history.csv",
+        "fits.json",
+        "done.json",
+    }
     model, about = load_model(folder)
     uses = ["eeg"] if method == "bandpower-logistic" else ["eeg", "face"]
     assert about["data"]["modalities"] == uses  # what a new recording must bring
@@ -130,19 +143,17 @@ def test_a_killed_pair_resumes_to_the_same_bits(
     monkeypatch.setattr(fitting.MilmerModule, "training_step", counted)
     config = make_config("deepcca")
     with pytest.raises(_Killed):
-        fit(config, bags, TRAIN, VALIDATION, tmp_path)
+        fit(config, bags, guarded(bags), tmp_path)
     assert (tmp_path / "eeg" / "done.json").exists() and not (tmp_path / "done.json").exists()
     torch.manual_seed(3)  # global randomness must not matter
     texts: list[str] = []
-    fit(
-        config, bags, TRAIN, VALIDATION, tmp_path, resume=True, progress=lambda d, t, text: texts.append(text), text="x"
-    )
+    fit(config, bags, guarded(bags), tmp_path, resume=True, progress=lambda d, t, text: texts.append(text), text="x")
     assert steps == 9  # two steps of the face's second epoch
     assert texts and texts[0].startswith("x, face alone: loss")
     one, other = load_file(fitted["deepcca"] / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
     assert (fitted["deepcca"] / "history.csv").read_bytes() == (tmp_path / "history.csv").read_bytes()
-    fit(config, bags, TRAIN, VALIDATION, tmp_path, resume=True)
+    fit(config, bags, guarded(bags), tmp_path, resume=True)
     assert steps == 9  # what is done is not fitted again
 
 
@@ -158,8 +169,12 @@ def test_only_rows_it_is_given_are_read(bags: Bags, tmp_path: Path, monkeypatch:
     train, validation = TRAIN[::2], VALIDATION[::2]
     for method in ("deepcca", "bandpower-logistic"):
         read.clear()
-        fit(make_config(method, **{"training.epochs": 1}), bags, train, validation, tmp_path / method)
+        fit(make_config(method, **{"training.epochs": 1}), bags, guarded(bags, train, validation), tmp_path / method)
         assert set(read) == {*train.tolist(), *validation.tolist()}
+
+
+def uses(guard: Guard) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return guard.rows("weights"), guard.rows("early stopping")
 
 
 def test_a_member_learns_from_rows_that_hold_its_modality(tiny_store: Path) -> None:
@@ -168,15 +183,16 @@ def test_a_member_learns_from_rows_that_hold_its_modality(tiny_store: Path) -> N
     store.trials = store.trials.assign(has_face=~faceless, face_rows=np.where(faceless, 0, store.trials["face_rows"]))
     bags = Bags(store, make_config("ensemble").data)
     two, third = np.arange(0, 64), np.arange(64, 96)  # s01 and s02, s03
-    train, validation = member_rows(bags, two, third, "eeg", 0)
+    guard = guarded(bags, two, third)
+    train, validation = uses(member_guard(bags, guard, "eeg", 0))
     assert np.array_equal(train, two) and np.array_equal(validation, third)
-    train, validation = member_rows(bags, two, third, "face", 0)  # s03 is all of the validation rows
+    train, validation = uses(member_guard(bags, guard, "face", 0))  # s03 is all of the validation rows
     assert set(bags.table["subject"].iloc[np.concatenate([train, validation])]) == {"s02"}
     trials = bags.table["trial_row"].to_numpy()
     assert len(validation) and not set(trials[train]) & set(trials[validation])
     assert present(bags, np.arange(128), "face").sum() == 64
     with pytest.raises(UserError, match=r"no training row holds any face.*--modalities eeg"):
-        member_rows(bags, np.arange(0, 32), third, "face", 0)
+        member_guard(bags, guarded(bags, np.arange(0, 32), third), "face", 0)
 
 
 def test_a_member_reads_its_modality_only(bags: Bags) -> None:
@@ -218,6 +234,7 @@ LATENT = {"model.fusion.cca.width": 3, "model.fusion.cca.epochs": 60}
 def test_deepcca_finds_what_both_views_share() -> None:
     config = make_config("deepcca", **LATENT)
     model, train, validation, test = make_deepcca(config), *(latent_rows(n, i) for i, n in enumerate((400, 150, 400)))
+    standardise(model, train)
     curve = fit_views(model, config, train, validation)
     assert 1 - curve["val_loss"].min() > 0.5  # 1 / (1 + 0.7²) = 0.67 is all there is
     with torch.no_grad():
@@ -234,6 +251,7 @@ def test_deepcca_finds_what_both_views_share() -> None:
         )
     assert both > 0.8 and both > max(eeg, face) + 0.02  # a mean of two noisy views of the same
     chance = make_deepcca(config)
+    standardise(chance, latent_rows(600, 3, shared=0.0))
     curve = fit_views(chance, config, latent_rows(600, 3, shared=0.0), latent_rows(200, 4, shared=0.0))
     assert 1 - curve["val_loss"].min() < 0.15  # nothing is shared, and new rows say so
 
@@ -244,6 +262,7 @@ def test_other_rows_do_not_change_what_was_fitted() -> None:
     states = []
     for seed in (1, 2):
         model = make_deepcca(config)
+        standardise(model, latent_rows(300, 0))
         fit_views(model, config, latent_rows(300, 0), latent_rows(100, seed))
         fit_classifier(model, config, latent_rows(300, 0), latent_rows(100, seed))
         states.append({n: v.clone() for n, v in model.state_dict().items()})
@@ -263,6 +282,7 @@ def test_rows_of_one_modality_are_used_where_they_can_be() -> None:
     some = Rows(rows.features, there, rows.y)
     assert len(some.pairs) == 49 and len(some.y) == 99
     model = make_deepcca(config)
+    standardise(model, some)
     fit_views(model, config, some, latent_rows(50, 1))
     torch.testing.assert_close(model.face_view.mean, rows.features[40:99, 1].mean(0))
     there[3:, 0] = False
@@ -279,7 +299,7 @@ def scikit_learns(strength: float, x: NDArray[np.float64], y: NDArray[np.int64])
 def test_logistic_regression_is_scikit_learns(tiny_store: Path, target: str) -> None:
     config = make_config("bandpower-logistic", **{"data.target": target, "training.class_weights": True})
     bags = Bags(Store(tiny_store), config.data)
-    model, curve = fit_bandpower(config, bags, TRAIN, VALIDATION)
+    model, curve = fit_bandpower(config, bags, guarded(bags))
     bag, held = bags.__getitems__([(0, int(i)) for i in TRAIN]), bags.__getitems__([(0, int(i)) for i in VALIDATION])
     with torch.no_grad():
         x, unseen = (model.measure(b).flatten(1).double().numpy() for b in (bag, held))
@@ -302,7 +322,7 @@ def test_classes_that_training_lacks_are_never_said(bags: Bags) -> None:
     config = make_config("bandpower-logistic")
     for classes in ((0, 2, 3), (1, 2), (3,)):
         rows = TRAIN[np.isin(bags.labels.y[TRAIN], classes)]
-        model, _ = fit_bandpower(config, bags, rows, VALIDATION)
+        model, _ = fit_bandpower(config, bags, guarded(bags, rows))
         with torch.no_grad():
             prob = model(bags.__getitems__([(0, int(i)) for i in TEST])).probabilities.numpy()
         lacking = np.setdiff1d(np.arange(4), classes)

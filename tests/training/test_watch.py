@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from milmer.config import load_config
+from milmer.evaluation.guard import Guard
+from milmer.evaluation.protocols import Split
 from milmer.store import Store
 from milmer.training import fit as fitting
 from milmer.training.data import Bags
@@ -162,8 +164,8 @@ def test_history_has_the_columns_and_a_killed_fit_repeats_them(
     quick = {"training.epochs": 3, "training.threads": 1, "training.batch": 12, "data.frames": 5, "data.px": 64}
     config = load_config("demo", overrides=quick | {"model.selection.keep": 1})
     bags = Bags(Store(tiny_store), config.data)
-    train, validation = np.arange(0, 24), np.arange(32, 44)
-    history = fit(config, bags, train, validation, tmp_path / "whole").history
+    guard = Guard(Split(0, np.arange(0, 24), np.arange(32, 44), np.arange(64, 72)), bags.table)
+    history = fit(config, bags, guard, tmp_path / "whole").history
     assert set(COLUMNS) <= set(history.columns)
     assert np.isnan(history["attention_changed"].iloc[0]) and history["attention_changed"].iloc[1:].notna().all()
     assert history["attention_entropy"].between(0, 1 + 1e-6).all()
@@ -179,8 +181,8 @@ def test_history_has_the_columns_and_a_killed_fit_repeats_them(
     with monkeypatch.context() as patch:
         patch.setattr(fitting.MilmerModule, "training_step", killed)
         with pytest.raises(_Killed):
-            fit(config, bags, train, validation, tmp_path / "resumed")
-    fit(config, bags, train, validation, tmp_path / "resumed", resume=True)
+            fit(config, bags, guard, tmp_path / "resumed")
+    fit(config, bags, guard, tmp_path / "resumed", resume=True)
     one, other = ((tmp_path / n / "history.csv").read_bytes() for n in ("whole", "resumed"))
     assert one == other
 
@@ -189,6 +191,8 @@ def test_methods_that_learn_no_weights_have_no_columns(tiny_store: Path, tmp_pat
     quick = {"training.epochs": 1, "training.threads": 1, "training.batch": 12, "data.frames": 2, "data.px": 64}
     for name, more in {"mean": {"model.selection.method": "mean"}, "eeg": {"data.modalities": ["eeg"]}}.items():
         config = load_config("demo", overrides=quick | more)
-        fit(config, Bags(Store(tiny_store), config.data), np.arange(0, 12), np.arange(32, 44), tmp_path / name)
+        bags = Bags(Store(tiny_store), config.data)
+        guard = Guard(Split(0, np.arange(0, 12), np.arange(32, 44), np.arange(64, 72)), bags.table)
+        fit(config, bags, guard, tmp_path / name)
         columns = set(pd.read_csv(tmp_path / name / "history.csv").columns)
         assert not columns & set(COLUMNS) and "val_loss" in columns

@@ -12,23 +12,29 @@ from torch import Tensor
 
 from milmer.config import Config
 from milmer.errors import UserError
+from milmer.evaluation.guard import Guard
 from milmer.models.baselines import NEVER, BandPowerLogistic, electrodes_of
 from milmer.progress import Progress, silent
 from milmer.training.data import Bags, make_loader
 from milmer.training.members import judge, only, present
 
+Ints = NDArray[np.int64]
 STRENGTHS = np.logspace(-4, 2, 7)  # C of the logistic regression
 
 
 def fit_bandpower(
     config: Config,
     bags: Bags,
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
+    guard: Guard,
     progress: Progress = silent,
     text: str = "fit",
 ) -> tuple[BandPowerLogistic, pd.DataFrame]:
-    """Fit band power + logistic regression on `train`, its strength chosen on `validation` by log-loss.
+    """Fit band power + logistic regression on training rows, its strength chosen on validation rows by log-loss.
+
+    Parameters
+    ----------
+    guard : Guard
+        Says which rows these are, and shows no others.
 
     Returns
     -------
@@ -41,13 +47,11 @@ def fit_bandpower(
     UserError
         If no training row holds any EEG.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    heard = only(bags, "eeg")
+    heard, batch = only(bags, "eeg"), 2 * config.training.batch
+    train = guard.rows("weights")
     train = train[present(bags, train, "eeg")]  # (n,)
-    batch = 2 * config.training.batch
-    places = electrodes_of(bag for bag, _, _ in make_loader(heard, train, batch))  # (E, 3)
+    known = guard.view("normaliser", heard)
+    places = electrodes_of(bag for bag, _, _ in make_loader(known, train, batch))  # (E, 3)
     if not len(places):
         raise UserError("bandpower-logistic: no training row holds any EEG; use --modalities face and another method")
     model = BandPowerLogistic(
@@ -61,36 +65,67 @@ def fit_bandpower(
         n_windows=bags.members.shape[1],
     )
     model.positions = places
+    powers = guard.fit("normaliser", lambda rows: fit_powers(model, known, rows, batch), train, what="band powers")
     with torch.no_grad():
-        powers = torch.cat([model.measure(bag) for bag, _, _ in make_loader(heard, train, batch)])  # (n, E, F)
+        x = model.standardised(powers).double()  # (n, E·F)
+    y = guard.view("weights", heard).labels.y[train]  # (n,)
+
+    def regress(_: Ints) -> list[tuple[Tensor, Tensor]]:
+        layers = []
+        for done, strength in enumerate(STRENGTHS):
+            progress(done, len(STRENGTHS), f"{text}: logistic regression, C {strength:g}")
+            layers.append(_regression(x, y, strength, config.training.class_weights, model.n_classes))
+        return layers
+
+    layers = guard.fit("weights", regress, train, what="logistic regression")
+    held = guard.view("early stopping", heard)
+
+    def judged(rows: Ints) -> list[dict[str, float]]:
+        unseen = model.standardised(measured(model, held, rows, batch)).double()  # (m, E·F)
+        curve = []
+        for strength, (weight, bias) in zip(STRENGTHS, layers, strict=True):
+            mine, theirs = ((v @ weight.T + bias).softmax(-1).numpy() for v in (x, unseen))  # (n, k), (m, k)
+            own = {"C": float(strength), "train_loss": judge(y, mine)["val_loss"]}
+            curve.append(own | judge(held.labels.y[rows], theirs))
+        return curve
+
+    with torch.no_grad():
+        what = "strength of the logistic regression"
+        curve = guard.fit("early stopping", judged, guard.rows("early stopping"), what=what)
+        weight, bias = layers[int(np.argmin([row["val_loss"] for row in curve]))]
+        model.linear.weight.copy_(weight)
+        model.linear.bias.copy_(bias)
+    return model.eval(), pd.DataFrame(curve).assign(member="logistic")
+
+
+def fit_powers(model: BandPowerLogistic, bags: Bags, rows: Ints, batch: int) -> Tensor:
+    """Fit the standardisation of band powers on `rows`; return these rows' powers (n, E, F)."""
+    powers = measured(model, bags, rows, batch)  # (n, E, F)
+    with torch.no_grad():
         model.learn(powers)
-        judged = torch.cat([model.measure(bag) for bag, _, _ in make_loader(heard, validation, batch)])  # (m, E, F)
-        x = model.standardised(powers).double().numpy()  # (n, E·F)
-        unseen = model.standardised(judged).double()  # (m, E·F)
-    y = bags.labels.y[train]  # (n,)
-    classes = np.unique(y)
-    weight = "balanced" if config.training.class_weights else None
-    rows, layers = [], []
-    for done, strength in enumerate(STRENGTHS):
-        progress(done, len(STRENGTHS), f"{text}: logistic regression, C {strength:g}")
-        if len(classes) > 1:
-            regression = LogisticRegression(C=strength, class_weight=weight, max_iter=5000, tol=1e-7)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # the strength is judged by what it predicts
-                regression.fit(x, y)
-            coefficients, intercept = regression.coef_, regression.intercept_  # (c, E·F), (c,)
-        else:
-            coefficients, intercept = np.zeros((1, x.shape[1])), np.zeros(1)
-        layers.append(_layer(coefficients, intercept, classes, model.n_classes))
-        prob = (unseen @ layers[-1][0].T + layers[-1][1]).softmax(-1).numpy()  # (m, n_classes)
-        mine = (torch.from_numpy(x) @ layers[-1][0].T + layers[-1][1]).softmax(-1).numpy()  # (n, n_classes)
-        rows.append({"C": strength, "train_loss": judge(y, mine)["val_loss"]})
-        rows[-1] |= judge(bags.labels.y[validation], prob)
-    chosen = int(np.argmin([row["val_loss"] for row in rows]))
+    return powers
+
+
+def measured(model: BandPowerLogistic, bags: Bags, rows: Ints, batch: int) -> Tensor:
+    """Log band powers (n, E, F) of `rows`."""
     with torch.no_grad():
-        model.linear.weight.copy_(layers[chosen][0])
-        model.linear.bias.copy_(layers[chosen][1])
-    return model.eval(), pd.DataFrame(rows).assign(member="logistic")
+        return torch.cat([model.measure(bag) for bag, _, _ in make_loader(bags, rows, batch)])  # (n, E, F)
+
+
+def _regression(x: Tensor, y: Ints, strength: float, balanced: bool, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Fit a multinomial logistic regression of `y` (n,) on `x` (n, E·F); weight (n_classes, E·F), bias (n_classes,)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    classes = np.unique(y)
+    if len(classes) < 2:
+        return _layer(np.zeros((1, x.shape[1])), np.zeros(1), classes, n_classes)
+    weight = "balanced" if balanced else None
+    regression = LogisticRegression(C=strength, class_weight=weight, max_iter=5000, tol=1e-7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the strength is judged by what it predicts
+        regression.fit(x.numpy(), y)
+    return _layer(regression.coef_, regression.intercept_, classes, n_classes)
 
 
 def _layer(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from milmer.config import Data
 from milmer.errors import UserError
 from milmer.faces.crop import decode_jpeg
-from milmer.labels import Labels, make_labels
+from milmer.labels import Labels, make_labels, median_labels, permute_ratings, permute_trials
 from milmer.models.bag import Bag
 from milmer.progress import Progress, silent
-from milmer.store import Store
+from milmer.store import IDENTITY, Store
 from milmer.windows import build_windows, choose_frames
 
+if TYPE_CHECKING:
+    from milmer.evaluation.guard import Guard
+
 FRAME_MEMORY = 1_000_000_000  # bytes of decoded frames that are kept; beyond it they are decoded when wanted
+Batches = DataLoader[tuple[Bag, torch.Tensor, torch.Tensor]]  # of bag, class (B,), (epoch, index) (B, 2)
 Item = tuple[int, int]  # (epoch, bag): the epoch travels with the index, so that augmentation is a function of both
 
 
@@ -69,12 +73,13 @@ class Bags(Dataset[Bag]):
         self, store: Store, config: Data, *, classes: tuple[str, ...] | None = None, progress: Progress = silent
     ) -> None:
         self.store, self.config = store, config
+        self._check: Callable[[Any], None] | None = None
         self.windows = build_windows(store.trials, config.window, config.step, config.modalities)
         self._trial_rows = self.windows["trial_row"].to_numpy(np.int64)  # (n_windows,)
         self._spans = self.windows[["start", "stop"]].to_numpy(np.float64)  # (n_windows, 2)
         self.table, self.members = bag_table(self.windows, config.windows_per_bag)
         if classes is None:
-            self.labels = make_labels(self.table, config.target, config.threshold)
+            self.labels = self._make_labels()
         else:
             self.labels = Labels(np.full(len(self.table), -1, dtype=np.int64), classes, "none")
         infos = {k: store.recording(k) for k in store.keys}
@@ -92,13 +97,66 @@ class Bags(Dataset[Bag]):
         self._keep_frames(progress)
 
     def permuted(self, seed: int | None) -> Bags:
-        """Return the same bags with labels shuffled between the trials of each subject; `None` shuffles nothing."""
+        """Return the same bags with ratings shuffled between the trials of each subject, and labels made of these.
+
+        All ratings and the label of a trial go together; who, when and which stimulus stay. `None` shuffles nothing.
+        """
         if seed is None:
             return self
         other = copy.copy(self)
-        y = permute_trials(self.table, self.labels.y, seed)
-        other.labels = Labels(y, self.labels.classes, f"{self.labels.rule} (permuted, seed {seed})")
+        other.table = permute_ratings(self.table, self.config.target, seed, fixed=IDENTITY)
+        if not self.labels.thresholds:  # named classes, which may be those of a column that stays
+            labels = dataclasses.replace(self.labels, y=permute_trials(self.table, self.labels.y, seed))
+        else:
+            labels = other._make_labels()
+        other.labels = dataclasses.replace(labels, rule=f"{self.labels.rule} (permuted, seed {seed})")
         return other
+
+    def labelled(self, guard: Guard) -> Bags:
+        """Return the same bags with a fold's labels: with ``threshold: median`` the thresholds are fitted here.
+
+        Parameters
+        ----------
+        guard : Guard
+            The fold's, over the rows of `table`.
+        """
+        if self.config.threshold != "median" or not self.labels.thresholds:
+            return self
+        other = copy.copy(self)
+        labels = median_labels(self.table, self.config.target, self._ranges(), guard)
+        other.labels = dataclasses.replace(labels, rule=self.labels.rule)
+        return other
+
+    def restricted(self, check: Callable[[Any], None], rows: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> Bags:
+        """Return a copy for `milmer.evaluation.guard.Guard.view`, of which only some rows can be read.
+
+        Parameters
+        ----------
+        check : callable
+            Called with row numbers before they are read; raises where one may not be.
+        rows : ndarray of bool, shape (n_bags,)
+            The rows that can be read.
+        labelled : ndarray of bool, shape (n_bags,)
+            The rows whose labels and ratings are shown: elsewhere the class is -1 and ratings are NaN.
+        """
+        other = copy.copy(self)
+        other._check = check
+        other.face_rows = np.where(rows[:, None, None], self.face_rows, -1)  # (n_bags, W, N)
+        other.table = _hidden(self.table, labelled, self.config.target)
+        thresholds = {n: np.where(labelled, cut, np.nan) for n, cut in self.labels.thresholds.items()}
+        y = np.where(labelled, self.labels.y, -1)  # (n_bags,)
+        other.labels = dataclasses.replace(self.labels, y=y, thresholds=thresholds)
+        shown = np.zeros(len(self.store.trials), dtype=bool)  # (n_trials,)
+        shown[self.table["trial_row"].to_numpy()[labelled]] = True
+        other.store = copy.copy(self.store)
+        other.store.trials = _hidden(self.store.trials, shown, self.config.target)
+        return other
+
+    def _make_labels(self) -> Labels:
+        return make_labels(self.table, self.config.target, self.config.threshold, self._ranges())
+
+    def _ranges(self) -> dict[str, Sequence[float]]:
+        return dict(self.store.info.get("rating_ranges", {}))
 
     def _window_faces(self) -> NDArray[np.int64]:
         n = self.config.frames if "face" in self.config.modalities else 0
@@ -147,6 +205,8 @@ class Bags(Dataset[Bag]):
 
     def __getitems__(self, items: Sequence[Item]) -> Bag:
         """Return the batch of the bags in `items`, not augmented."""
+        if self._check is not None:
+            self._check([bag for _, bag in items])
         b, w, n, c, s, p = len(items), *self.members.shape[1:], *self._sizes()
         frames = np.zeros((b, w, n, p, p, 3), dtype=np.uint8)  # (B, W, N, P, P, 3)
         eeg = np.zeros((b, w, c, s), dtype=np.float32)  # (B, W, C, S)
@@ -217,15 +277,10 @@ class Bags(Dataset[Bag]):
                 )
 
 
-def permute_trials(table: pd.DataFrame, y: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Shuffle labels between the trials of each subject; windows of a trial keep one label."""
-    rng = np.random.default_rng([seed, 77])
-    found = y.copy()
-    for _, rows in sorted(table.groupby("subject").indices.items()):
-        trial = table["trial_row"].to_numpy()[rows]  # (n,)
-        trials, first, back = np.unique(trial, return_index=True, return_inverse=True)
-        found[rows] = y[rows][first][rng.permutation(len(trials))][back]  # (n,)
-    return found
+def _hidden(table: pd.DataFrame, shown: NDArray[np.bool_], target: str) -> pd.DataFrame:
+    """Return a copy without the ratings and labels of rows that are not `shown`."""
+    columns = [c for c in table if str(c).startswith("rating_") or c == "label" or (c == target and c not in IDENTITY)]
+    return table.assign(**{str(c): table[c].where(shown) for c in columns})
 
 
 class EpochSampler(Sampler[Item]):
@@ -272,7 +327,7 @@ def _as_is(batch: Any) -> Any:
 
 def make_loader(
     bags: Bags, indexes: NDArray[np.int64], batch: int, *, seed: int = 0, shuffle: bool = False, workers: int = 0
-) -> DataLoader[tuple[Bag, torch.Tensor, torch.Tensor]]:
+) -> Batches:
     """Return a loader of (bag, class, (epoch, index)) batches over the rows in `indexes`."""
     return DataLoader(
         _Batches(bags),

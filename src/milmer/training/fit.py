@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from milmer.config import Config
 from milmer.errors import UserError
+from milmer.evaluation.guard import Guard, cleaned
 from milmer.models.backbone import load_backbone
 from milmer.models.baselines import PAIR
 from milmer.models.eeg import make_eeg_tokens
@@ -31,9 +32,11 @@ from milmer.models.weights import AnyModel, load_model, save_model
 from milmer.progress import Progress, silent
 from milmer.store import Store, content_hash, write_json
 from milmer.training.bandpower import fit_bandpower
-from milmer.training.data import Bags, make_loader
-from milmer.training.members import class_weights, combine, member_config, member_rows, only
+from milmer.training.data import Bags, Batches, make_loader
+from milmer.training.members import class_weights, combine, member_config, member_guard, only
 from milmer.training.module import MilmerModule
+
+FITS = "fits.json"
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -85,15 +88,14 @@ class Fit:
 def fit(
     config: Config,
     bags: Bags,
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
+    guard: Guard,
     folder: Path,
     *,
     resume: bool = False,
     progress: Progress = silent,
     text: str = "fit",
 ) -> Fit:
-    """Fit a model on the rows `train`, choosing the epoch on the rows `validation`.
+    """Fit a model on a fold's training rows, choosing the epoch on its validation rows.
 
     What is fitted hangs on ``model.fusion.method``: one network; two, each of one modality, that are then made one
     (ensemble, deepcca); or no network (bandpower-logistic).
@@ -101,10 +103,12 @@ def fit(
     Parameters
     ----------
     bags : Bags
-        The data; only rows in `train` and `validation` are read.
+        The data, with the fold's labels (see `Bags.labelled`).
+    guard : Guard
+        Over the rows of ``bags.table``: says which rows train and validate, and shows no others to what is fitted.
     folder : Path
-        Gets ``model.safetensors``, ``config.json``, ``history.csv``; ``last.ckpt``, or a folder for each of two
-        networks, while it goes on.
+        Gets ``model.safetensors``, ``config.json``, ``history.csv``, ``fits.json`` (what was fitted on which rows);
+        ``last.ckpt``, or a folder for each of two networks, while it goes on.
     resume : bool
         Go on from ``last.ckpt`` where there is one; the result is bit-equal to an uninterrupted fit.
 
@@ -116,7 +120,11 @@ def fit(
     ------
     UserError
         If the method needs a modality that no training row holds.
+    LeakError
+        If a fit touches a row that it may not see; or if EEG is used that was cleaned with an ICA of whole recordings,
+        and the guard's budget does not allow that.
     """
+    train, validation = guard.rows("weights"), guard.rows("early stopping")  # (n,), (m,)
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "done.json"
     key = content_hash(
@@ -124,18 +132,22 @@ def fit(
     )
     if resume and done.exists() and json.loads(done.read_text())["key"] == key:
         _sweep(folder)
+        guard.recall(_fits(folder))
         return Fit(folder, pd.read_csv(folder / "history.csv"))
     done.unlink(missing_ok=True)
     method = config.model.fusion.method
     bags.check(train)
+    if of := cleaned(config, bags.store):
+        keys = bags.table["store_key"].isin(of).to_numpy()  # (n_bags,)
+        guard.fit("ica", len, np.flatnonzero(keys), labelled=False, what="operators in the store, of whole recordings")
     torch.set_num_threads(config.training.threads)
     model: AnyModel
     if method in ("ensemble", "deepcca"):
-        model, history = _fit_pair(config, bags, train, validation, folder, resume, progress, text)
+        model, history = _fit_pair(config, bags, guard, folder, resume, progress, text)
     elif method == "bandpower-logistic":
-        model, history = fit_bandpower(config, bags, train, validation, progress, text)
+        model, history = fit_bandpower(config, bags, guard, progress, text)
     else:
-        model, history = _fit_network(config, bags, train, validation, folder, key, resume, progress, text)
+        model, history = _fit_network(config, bags, guard, folder, key, resume, progress, text)
     used = [name for name in config.data.modalities if name in model.modalities]
     data = config.data.model_copy(update={"modalities": tuple(used)})
     save_model(model, folder, model_record(config.model_copy(update={"data": data}), bags))
@@ -143,9 +155,16 @@ def fit(
     history.to_csv(part, index=False)
     part.replace(folder / "history.csv")
     best = {n: int(np.argmin(h["val_loss"])) for n, h in history.groupby("member")} if "member" in history else None
+    write_json(folder / FITS, guard.record())
     write_json(done, {"key": key, "best_epoch": best or int(np.argmin(history["val_loss"]))})
     _sweep(folder)
     return Fit(folder, history)
+
+
+def _fits(folder: Path) -> list[dict[str, Any]]:
+    """Return the log that a finished fit left."""
+    file = folder / FITS
+    return list(json.loads(file.read_text(encoding="utf-8"))["fits"]) if file.exists() else []
 
 
 def _sweep(folder: Path) -> None:
@@ -159,8 +178,7 @@ def _sweep(folder: Path) -> None:
 def _fit_pair(
     config: Config,
     bags: Bags,
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
+    guard: Guard,
     folder: Path,
     resume: bool,
     progress: Progress,
@@ -169,25 +187,23 @@ def _fit_pair(
     """Fit a model of each modality alone in a folder of its own, then make them one."""
     folders = {name: folder / name for name in PAIR}
     for i, name in enumerate(PAIR):
-        rows = member_rows(bags, train, validation, name, config.training.seed)
         fit(
             member_config(config, name),
             only(bags, name),
-            *rows,
+            member_guard(bags, guard, name, config.training.seed),
             folders[name],
             resume=resume,
             progress=lambda done, total, said, i=i: progress(i * total + done, len(PAIR) * total, said),
             text=f"{text}, {name} alone",
         )
     device = "cuda" if _accelerator(config.training.device) == "gpu" else "cpu"
-    return combine(config, bags, train, validation, folders, device=device, progress=progress, text=text)
+    return combine(config, bags, guard, folders, device=device, progress=progress, text=text)
 
 
 def _fit_network(
     config: Config,
     bags: Bags,
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
+    guard: Guard,
     folder: Path,
     key: str,
     resume: bool,
@@ -195,9 +211,12 @@ def _fit_network(
     text: str,
 ) -> tuple[Milmer, pd.DataFrame]:
     """Run Lightning's loop and take the best epoch's weights."""
-    model = build_model(config, bags, train)
     settings = config.training
-    y = bags.labels.y[train]
+    train, validation = guard.rows("weights"), guard.rows("early stopping")  # (n,), (m,)
+    scaled, learned, judged = (guard.view(k, bags) for k in ("normaliser", "weights", "early stopping"))
+    name = " and ".join(config.data.modalities)
+    model = guard.fit("normaliser", lambda rows: build_model(config, scaled, rows), train, what=f"scales of {name}")
+    y = learned.labels.y[train]  # (n,)
     steps = settings.epochs * int(np.ceil(len(train) / settings.batch))
     weights = class_weights(y, len(bags.labels.classes)) if settings.class_weights else None
     module = MilmerModule(model, settings, steps, weights)
@@ -229,8 +248,10 @@ def _fit_network(
         )
         trainer.fit(
             module,
-            make_loader(bags, train, settings.batch, seed=settings.seed, shuffle=True, workers=settings.workers),
-            make_loader(bags, validation, 2 * settings.batch, workers=settings.workers),
+            guard.fit("weights", lambda rows: train_loader(config, learned, rows), train, what=f"network of {name}"),
+            guard.fit(
+                "early stopping", lambda rows: judge_loader(config, judged, rows), validation, what=f"epoch, {name}"
+            ),
             ckpt_path=str(last) if going_on else None,
             weights_only=True,
         )
@@ -239,6 +260,17 @@ def _fit_network(
     state = torch.load(folder / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     return model, pd.DataFrame(module.history)
+
+
+def train_loader(config: Config, bags: Bags, rows: NDArray[np.int64]) -> Batches:
+    """Return the loader that weights are learned from."""
+    settings = config.training
+    return make_loader(bags, rows, settings.batch, seed=settings.seed, shuffle=True, workers=settings.workers)
+
+
+def judge_loader(config: Config, bags: Bags, rows: NDArray[np.int64]) -> Batches:
+    """Return the loader that each epoch is judged by."""
+    return make_loader(bags, rows, 2 * config.training.batch, workers=config.training.workers)
 
 
 def check_parts(config: Config, store: Store) -> None:
@@ -278,11 +310,15 @@ def build_model(config: Config, bags: Bags, train: NDArray[np.int64]) -> Milmer:
     )
     torch.set_rng_state(generator_state)
     if "eeg" in config.data.modalities:
-        rng = np.random.default_rng([config.training.seed, 3])
-        rows = np.sort(rng.permutation(train)[:512])  # enough for a robust scale
-        batch = bags.__getitems__([(0, int(i)) for i in rows])
-        model.fit_eeg([batch])
+        fit_scales(model, config, bags, train)
     return model
+
+
+def fit_scales(model: Milmer, config: Config, bags: Bags, rows: NDArray[np.int64]) -> None:
+    """Fit the EEG scales of a network on (some of) the rows `rows`."""
+    rng = np.random.default_rng([config.training.seed, 3])
+    some = np.sort(rng.permutation(rows)[:512])  # enough for a robust scale
+    model.fit_eeg([bags.__getitems__([(0, int(i)) for i in some])])
 
 
 def model_record(config: Config, bags: Bags) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from milmer.config import Config
 from milmer.errors import UserError
+from milmer.evaluation.guard import Guard
 from milmer.evaluation.metrics import classification
 from milmer.models.bag import EEG, FACE
 from milmer.models.baselines import PAIR, DeepCCA, Ensemble
@@ -57,10 +58,8 @@ def present(bags: Bags, rows: NDArray[np.int64], name: Modality) -> NDArray[np.b
     return np.asarray(trials["has_eeg"].to_numpy(dtype=bool) & begun)  # (n_rows,)
 
 
-def member_rows(
-    bags: Bags, train: NDArray[np.int64], validation: NDArray[np.int64], name: Modality, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows from which the model of one modality learns and chooses its epoch: those that hold any of it.
+def member_guard(bags: Bags, guard: Guard, name: Modality, seed: int) -> Guard:
+    """Return the guard of the model of one modality: it learns and chooses its epoch on rows that hold any of it.
 
     Where no validation row does, a fifth of the training trials is held out in their place.
 
@@ -69,7 +68,8 @@ def member_rows(
     UserError
         If no training row holds any.
     """
-    mine = train[present(bags, train, name)]  # (n,)
+    train, validation = guard.rows("weights"), guard.rows("early stopping")  # (n,), (m,)
+    mine = train[present(bags, train, name)]  # (n',)
     held = validation[present(bags, validation, name)]  # (m,)
     trials = np.unique(bags.table["trial_row"].to_numpy()[mine])  # (t,)
     if not len(held) and len(trials) > 1:
@@ -81,14 +81,13 @@ def member_rows(
             f"no training row holds any {name}, of which a model is to be fitted; leave it out with --modalities "
             f"{next(m for m in PAIR if m != name)} and another model.fusion.method"
         )
-    return mine, held
+    return guard.within(mine, held)
 
 
 def combine(
     config: Config,
     bags: Bags,
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
+    guard: Guard,
     folders: Mapping[Modality, Path],
     *,
     device: str = "cpu",
@@ -121,14 +120,36 @@ def combine(
         model = DeepCCA(config.model, members).eval()
     progress(1, 1, f"{text}, joining both")
     model.to(device)
-    features, there = _features(model, bags, np.concatenate([train, validation]), 2 * config.training.batch)
+    kinds = ("weights", "early stopping")
+    train, validation = (guard.rows(k) for k in kinds)  # (n,), (m,)
+    read = _cached(model, bags, guard, np.concatenate([train, validation]), 2 * config.training.batch)
     model.to("cpu")
-    y = torch.from_numpy(bags.labels.y)  # (n_bags,)
-    n = len(train)
-    fitted = Rows(features[:n], there[:n], y[train]), Rows(features[n:], there[n:], y[validation])
-    curves.append(fit_views(model, config, *fitted).assign(member="cca"))
-    curves.append(fit_classifier(model, config, *fitted).assign(member="classifier"))
+    guard.fit(
+        "normaliser", lambda rows: standardise(model, read("normaliser", rows)), train, what="features of both views"
+    )
+    fitted = guard.fit("weights", lambda rows: read("weights", rows), train, what="views, linear CCA, classifier")
+    judged = guard.fit(
+        "early stopping", lambda rows: read("early stopping", rows), validation, what="views, classifier"
+    )
+    curves.append(fit_views(model, config, fitted, judged).assign(member="cca"))
+    curves.append(fit_classifier(model, config, fitted, judged).assign(member="classifier"))
     return model, _curve(curves)
+
+
+def _cached(
+    model: DeepCCA, bags: Bags, guard: Guard, rows: NDArray[np.int64], batch: int
+) -> Callable[[str, NDArray[np.int64]], Rows]:
+    """Compute the features of `rows` once; return a function that gives those that a fit of a kind may see."""
+    features, there = _features(model, guard.view(("weights", "early stopping"), bags), rows, batch)
+    places = np.full(len(bags.table), -1, dtype=np.int64)  # (n_bags,)
+    places[rows] = np.arange(len(rows))
+
+    def read(kind: str, wanted: NDArray[np.int64]) -> Rows:
+        at = guard.seen(kind, places)[wanted]  # (n,)
+        y = torch.from_numpy(guard.view(kind, bags).labels.y[wanted])  # (n,)
+        return Rows(features[at], there[at], y)
+
+    return read
 
 
 class Rows:
@@ -141,8 +162,14 @@ class Rows:
         self.pairs = self.features[both]  # (p, 2, D)
 
 
+def standardise(model: DeepCCA, train: Rows) -> None:
+    """Fit the standardisation of both views' features on `train`."""
+    for i, view in enumerate((model.eeg_view, model.face_view)):
+        view.standardise(train.features[train.there[:, i], i])
+
+
 def fit_views(model: DeepCCA, config: Config, train: Rows, validation: Rows) -> pd.DataFrame:
-    """Fit standardisation, networks and linear CCA of both views on `train`, the epoch chosen on `validation`.
+    """Fit networks and linear CCA of both (standardised) views on `train`, the epoch chosen on `validation`.
 
     Returns
     -------
@@ -157,8 +184,6 @@ def fit_views(model: DeepCCA, config: Config, train: Rows, validation: Rows) -> 
         )
     views = (model.eeg_view, model.face_view)
     both = nn.ModuleList(views)
-    for i, view in enumerate(views):
-        view.standardise(train.features[train.there[:, i], i])
     judged = validation.pairs if len(validation.pairs) > 2 else train.pairs  # (p, 2, D)
     optimiser = torch.optim.AdamW(both.parameters(), lr=cca.lr, weight_decay=settings.weight_decay)
     best = _Best(both, settings.patience)

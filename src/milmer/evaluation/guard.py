@@ -1,0 +1,362 @@
+"""The guard: everything that is fitted goes through it, and it raises where a fit touches a row it may not see.
+
+A fit has a kind, and the kind says which rows it may see; the budget says what of a test person may be seen before the
+test. The guard bites where data is read: `Guard.view` hands out bags that refuse every other row and hide its label,
+`Guard.seen` an array that does. A fitter that was written carelessly raises; one that was written well is logged.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from milmer.errors import UserError
+from milmer.evaluation.protocols import Split, person_codes, trial_codes
+
+if TYPE_CHECKING:  # pandas takes half a second, torch four
+    import pandas as pd
+
+    from milmer.config import Config
+    from milmer.store import Store
+    from milmer.training.data import Bags
+
+Ints = NDArray[np.int64]
+T = TypeVar("T")
+KINDS = ("normaliser", "ica", "threshold", "weights", "early stopping", "calibration", "adaptation")
+_MAY = {
+    "normaliser": "training rows",
+    "ica": "training rows and what the budget names",
+    "threshold": "training rows and labels that the budget names",
+    "weights": "training rows",
+    "early stopping": "validation rows",
+    "calibration": "validation rows",
+    "adaptation": "what the budget names of test people",
+}
+_PARTS = ("unused", "train", "validation", "test")
+
+
+class LeakError(UserError):
+    """A fit touched a row that it may not see."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What of a test person may be seen before the test.
+
+    Parameters
+    ----------
+    kind : {'none', 'unlabelled', 'labelled'}
+        Nothing; signals without labels; whole trials with their labels.
+    amount : int, optional
+        Seconds of each test person (unlabelled; None: all there are), or trials of each (labelled).
+    """
+
+    kind: Literal["none", "unlabelled", "labelled"] = "none"
+    amount: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``none``, ``unlabelled``, ``unlabelled:30`` (seconds) or ``labelled:4`` (trials).
+
+        Raises
+        ------
+        UserError
+            If the text is none of these (``auto`` must have been resolved, see `guard_ica`).
+        """
+        match = re.fullmatch(r"(none)|(unlabelled)(?::([1-9]\d*))?|(labelled):([1-9]\d*)", text)
+        if match is None:
+            raise UserError(
+                f"budget '{text}': expected none, unlabelled, unlabelled:SECONDS or labelled:TRIALS, amounts of at "
+                "least 1; give one with --budget"
+            )
+        if match[1]:
+            return cls()
+        if match[2]:
+            return cls("unlabelled", int(match[3]) if match[3] else None)
+        return cls("labelled", int(match[5]))
+
+    def __str__(self) -> str:
+        """Write it as `parse` reads it."""
+        return self.kind if self.amount is None else f"{self.kind}:{self.amount}"
+
+
+class Guard:
+    """Says which rows a fit may see, lets it see no others, and keeps a log of what was fitted on what.
+
+    Parameters
+    ----------
+    split : Split
+        The fold.
+    rows : DataFrame or mapping of columns, n_rows long
+        The table that the split's row numbers point into: ``subject``, ``trial`` and where there are any ``study``,
+        ``session``; ``start`` and ``stop`` (s) for a budget in seconds.
+    budget : Budget
+
+    Attributes
+    ----------
+    log : list of dict
+        One entry a fit: ``kind``, ``what``, ``rows`` (how many) and ``parts`` (how many of each part of the split).
+    """
+
+    def __init__(self, split: Split, rows: pd.DataFrame | Mapping[str, Any], budget: Budget | None = None) -> None:
+        self.split, self.budget = split, budget or Budget()
+        people = person_codes(rows)  # (n_rows,)
+        self.n_rows = len(people)
+        self.log: list[dict[str, Any]] = []
+        self._part = np.zeros(self.n_rows, dtype=np.int64)  # (n_rows,)
+        for code, part in enumerate((split.train, split.validation, split.test), 1):
+            self._part[part] = code
+        self._adaptation = _budgeted(rows, people, self._part, self.budget)  # (a,)
+
+    def rows(self, kind: str) -> Ints:
+        """Return the rows that a fit of a kind may see, in the split's order; (n,)."""
+        if kind in ("weights", "normaliser"):
+            return self.split.train
+        if kind in ("early stopping", "calibration"):
+            return self.split.validation
+        if kind == "threshold":
+            more = self.labelled_rows("adaptation")  # (a,)
+            return np.union1d(self.split.train, more) if len(more) else self.split.train
+        if kind == "adaptation":
+            return self._adaptation
+        if kind == "ica":
+            if self.budget == Budget("unlabelled"):
+                return np.arange(self.n_rows)
+            return np.union1d(self.split.train, self._adaptation)
+        raise UserError(f"fit of kind '{kind}': expected one of {', '.join(KINDS)}")
+
+    def labelled_rows(self, kind: str) -> Ints:
+        """Return those of `rows(kind)` whose labels the fit may see too; (m,)."""
+        rows = self.rows(kind)
+        if kind not in ("ica", "adaptation") or self.budget.kind == "labelled":
+            return rows
+        return np.intersect1d(rows, self.split.train)
+
+    @property
+    def tested(self) -> Ints:
+        """Test rows whose label no fit may see: those that a figure may be made of; (n,)."""
+        return np.setdiff1d(self.split.test, self.labelled_rows("adaptation"))
+
+    def check(self, kind: str | Sequence[str], rows: ArrayLike, labelled: bool = True) -> None:
+        """Raise where a fit of a kind (or of several at once) may not see one of `rows`.
+
+        Parameters
+        ----------
+        rows : array of int
+            Row numbers.
+        labelled : bool
+            Whether the fit sees the labels too.
+
+        Raises
+        ------
+        LeakError
+            Saying which part the row is of, and what may be seen.
+        """
+        kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+        asked = np.unique(np.asarray(rows, dtype=np.int64))  # (n,)
+        may = [self.labelled_rows(k) if labelled else self.rows(k) for k in kinds]
+        wrong = np.setdiff1d(asked, np.concatenate(may))  # (m,)
+        if not len(wrong):
+            return
+        inside = wrong[(wrong >= 0) & (wrong < self.n_rows)]  # (m',)
+        parts = sorted({_PARTS[p] for p in self._part[inside]}) or ["no"]
+        what = "labels of " if labelled else ""
+        mend = "; --reject none, or --budget unlabelled" if kinds == ("ica",) else "; fit it on guard.rows(kind)"
+        raise LeakError(
+            f"leak: a fit of kind '{', '.join(kinds)}' reads {what}{len(wrong)} rows that it may not see "
+            f"({', '.join(parts)} part, first row {wrong[0]}); budget {self.budget}: it may see "
+            f"{', '.join(_MAY[k] for k in kinds)}{mend}"
+        )
+
+    def fit(
+        self, kind: str, fitter: Callable[[Ints], T], rows: ArrayLike, *, labelled: bool = True, what: str = ""
+    ) -> T:
+        """Check the rows, note the fit in the log, and return what ``fitter(rows)`` returns.
+
+        The fitter should read through `view` or `seen` of the same kind, which bite where it reads others than it was
+        given.
+
+        Parameters
+        ----------
+        what : str
+            What is fitted, for the log.
+
+        Raises
+        ------
+        LeakError
+            See `check`.
+        """
+        numbers = np.asarray(rows, dtype=np.int64)  # (n,)
+        self.check(kind, numbers, labelled)
+        counts = np.bincount(self._part[numbers], minlength=len(_PARTS))  # (4,)
+        parts = {name: int(n) for name, n in zip(_PARTS, counts, strict=True) if n}
+        self.recall([{"kind": kind, "what": what, "rows": len(numbers), "parts": parts}])
+        return fitter(numbers)
+
+    def view(self, kind: str | Sequence[str], bags: Bags) -> Bags:
+        """Return bags of which only the rows of a kind can be read.
+
+        Reading another row raises `LeakError`; its label is -1 and its ratings are NaN.
+        """
+        kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+        rows = np.concatenate([self.rows(k) for k in kinds])  # (n,)
+        labelled = np.concatenate([self.labelled_rows(k) for k in kinds])  # (m,)
+        return bags.restricted(_Check(self, kinds, self._mask(rows)), self._mask(rows), self._mask(labelled))
+
+    def seen(self, kind: str, values: Any, labelled: bool = True) -> Seen:
+        """Return an array (n_rows, ...) of which only the rows of a kind can be read."""
+        return Seen(
+            _Check(self, (kind,), self._mask(self.labelled_rows(kind) if labelled else self.rows(kind))), values
+        )
+
+    def within(self, train: Ints, validation: Ints) -> Guard:
+        """Return a guard of a part of this fit: fewer training rows, of which some may validate; they share a log.
+
+        Raises
+        ------
+        LeakError
+            If a row was not to be had for the same use before.
+        """
+        self.check("weights", train)
+        self.check(("weights", "early stopping"), validation)
+        if len(both := np.intersect1d(train, validation)):
+            raise LeakError(f"leak: {len(both)} rows (first row {both[0]}) train and validate at once; deal them anew")
+        other = copy.copy(self)
+        other.split = dataclasses.replace(self.split, train=train, validation=validation)
+        return other
+
+    def recall(self, log: Sequence[Mapping[str, Any]]) -> None:
+        """Take up entries of a log that are not in this one yet: those of a fit that was done before."""
+        for entry in log:
+            if dict(entry) not in self.log:
+                self.log.append(dict(entry))
+
+    def record(self) -> dict[str, Any]:
+        """Return what ``fits.json`` holds: the budget and the log."""
+        return {"budget": str(self.budget), "fits": self.log}
+
+    def _mask(self, rows: Ints) -> NDArray[np.bool_]:
+        mask = np.zeros(self.n_rows, dtype=bool)  # (n_rows,)
+        mask[rows] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Called with row numbers; raises where one is not in `mask`. Travels to a loader's workers."""
+
+    guard: Guard
+    kinds: tuple[str, ...]
+    mask: NDArray[np.bool_]  # (n_rows,)
+
+    def __call__(self, rows: ArrayLike) -> None:
+        numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))  # (n,)
+        if not self.mask[numbers].all():
+            self.guard.check(self.kinds, numbers, labelled=not self.guard_allows(numbers))
+
+    def guard_allows(self, rows: Ints) -> bool:
+        """Whether only the labels of `rows` are forbidden."""
+        return bool(np.isin(rows, np.concatenate([self.guard.rows(k) for k in self.kinds])).all())
+
+
+class Seen:
+    """An array (n_rows, ...) behind the guard, NumPy's or torch's: read it with row numbers."""
+
+    def __init__(self, check: _Check, values: Any) -> None:
+        self._check, self._values = check, values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Return the values of `rows`, an array of row numbers; `LeakError` where one may not be seen."""
+        self._check(rows)
+        return self._values[rows]
+
+
+def uses_ica(config: Config, store: Store) -> bool:
+    """Whether what the model sees was cleaned by an operator that was fitted on whole recordings, test trials too."""
+    return bool(cleaned(config, store))
+
+
+def cleaned(config: Config, store: Store) -> list[str]:
+    """Return the recordings whose stored ICA the configuration uses."""
+    kinds = set(config.data.reject) if "eeg" in config.data.modalities else set()
+    return [k for k in store.keys if kinds & set(store.recording(k).components)]
+
+
+def guard_ica(config: Config, store: Store, budget: str) -> str:
+    """Return the budget of a run in full: ``auto`` is as much as the store's ICA saw.
+
+    A stored operator was fitted on its whole recording: using it, all of the test people's signals have been seen.
+
+    Raises
+    ------
+    UserError
+        If a smaller budget was asked for, and the store's operators are used.
+    """
+    used = cleaned(config, store)
+    if budget == "auto":
+        return "unlabelled" if used else "none"
+    asked = Budget.parse(budget)
+    if used and asked != Budget("unlabelled"):
+        raise UserError(
+            f"budget {asked}: the ICA of this store ({used[0]}{f' and {len(used) - 1} more' if used[1:] else ''}) was "
+            "fitted on whole recordings, those of test people too; use --reject none, or --budget unlabelled"
+        )
+    return str(asked)
+
+
+def resolve_budget(config: Config, store: Store) -> Budget:
+    """Return the budget that a configuration asks for; see `guard_ica`."""
+    return Budget.parse(guard_ica(config, store, config.evaluation.budget))
+
+
+def _budgeted(rows: pd.DataFrame | Mapping[str, Any], people: Ints, part: Ints, budget: Budget) -> Ints:
+    """Return the rows of test people that a budget names; (a,)."""
+    test = part == _PARTS.index("test")  # (n_rows,)
+    if budget.kind == "none" or not test.any():
+        return np.zeros(0, dtype=np.int64)
+    mine = np.isin(people, people[test])  # (n_rows,)
+    if budget.kind == "unlabelled":
+        mine &= test | (part == _PARTS.index("unused"))  # (n_rows,)
+        if budget.amount is None:
+            return np.flatnonzero(mine)
+    else:
+        mine = test
+    trials = trial_codes(rows)  # (n_rows,)
+    orders = [_ranks(rows[name]) for name in ("start", "trial", "order", "session") if name in rows]
+    order = np.lexsort([*orders, people])  # (n_rows,) least significant first
+    order = order[mine[order]]  # (m,)
+    if budget.kind == "unlabelled" and not {"start", "stop"} <= set(rows):
+        raise UserError(f"budget {budget}: the table has no columns start and stop; use --budget unlabelled")
+    found: list[int] = []
+    amount = budget.amount or 0
+    for person in np.unique(people[order]):
+        theirs = order[people[order] == person]  # (p,)
+        _, first = np.unique(trials[theirs], return_index=True)
+        in_order = trials[theirs][np.sort(first)]  # (t,)
+        if budget.kind == "labelled":
+            found += theirs[np.isin(trials[theirs], in_order[:amount])].tolist()
+            continue
+        stop, spent = np.asarray(rows["stop"], dtype=np.float64), 0.0  # (n_rows,)
+        for trial in in_order:
+            windows = theirs[trials[theirs] == trial]  # (w,)
+            found += windows[spent + stop[windows] <= amount + 1e-9].tolist()
+            spent += float(stop[windows].max())
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _ranks(column: Any) -> Ints:
+    """Return the place of each value among the sorted distinct ones: numbers by value, anything else as text."""
+    values = np.asarray(column)
+    if values.dtype.kind not in "iuf":
+        values = values.astype(str)
+    return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.int64)
