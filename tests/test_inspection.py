@@ -58,3 +58,19 @@ def test_a_stimulus_that_fixes_the_label_is_a_confound(tiny_store: Path) -> None
 def test_a_target_the_study_lacks_is_said_not_raised(tiny_store: Path) -> None:
     found = inspect_store(Store(tiny_store), Data(target="dominance"))
     assert found.classes == {} and any("dominance" in line for line in found.missing)
+
+
+def test_thresholds_are_those_asked_for_and_ties_are_told(tiny_store: Path) -> None:
+    store = Store(tiny_store)
+    first = store.trials.index == 0
+    store.trials = store.trials.assign(rating_valence=store.trials["rating_valence"].mask(first, 5.0))
+    found = inspect_store(store, Data(threshold="midpoint"))
+    assert found.label_rule == "valence > 5, arousal > 5"
+    assert "1 trial is rated exactly at the threshold and counts as low" in found.notes
+    median = inspect_store(store, Data(threshold="median", target="valence"))
+    assert median.label_rule == "valence > median of the subject's training trials (else midpoint 5)"
+    assert "the median is fitted in each fold; until then the midpoint stands for it" in median.notes
+    assert not any("trial" in n for n in inspect_store(store, Data(threshold=4.0)).notes)
+    store.info = store.info | {"rating_ranges": {}}
+    unknown = inspect_store(store, Data(threshold="midpoint"))
+    assert unknown.classes == {} and any("the range of ratings of valence" in line for line in unknown.missing)

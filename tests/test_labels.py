@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milmer.errors import UserError
-from milmer.labels import FOUR_CLASSES, TWO_CLASSES, make_labels
+from milmer.evaluation.guard import Budget, Guard
+from milmer.evaluation.protocols import Split
+from milmer.labels import (
+    FOUR_CLASSES,
+    TWO_CLASSES,
+    make_labels,
+    median_labels,
+    permute_ratings,
+    permute_trials,
+)
 
 RATING = st.one_of(st.floats(1, 9), st.just(5.0), st.just(float("nan")))
 
@@ -80,3 +89,148 @@ def test_mistakes_are_named_with_what_there_is() -> None:
     with pytest.raises(UserError) as error:
         make_labels(rows, "nothing")
     assert "\n" not in str(error.value)
+
+
+RANGES = {"valence": (1, 9), "arousal": (1, 9), "liking": (0, 100)}
+
+
+def rated(*trials: tuple[str, float, int], study: str | None = None) -> pd.DataFrame:
+    """Rows of trials (subject, valence, windows), numbered from 1."""
+    rows = [(s, t, v) for t, (s, v, n) in enumerate(trials, 1) for _ in range(n)]
+    table = pd.DataFrame(rows, columns=["subject", "trial", "rating_valence"])
+    return table if study is None else table.assign(study=study)
+
+
+def test_the_midpoint_is_that_of_the_ratings_own_range() -> None:
+    rows = pd.DataFrame({"rating_liking": [50.0, 51.0, np.nan], "rating_valence": [5.0, 6.0, 4.0]})
+    labels = make_labels(rows, "liking", "midpoint", RANGES)
+    assert labels.y.tolist() == [0, 1, -1] and labels.rule == "liking > 50"
+    assert labels.thresholds["liking"].tolist() == [50, 50, 50]
+    with pytest.raises(UserError, match=r"range of ratings of valence is not known \(known: liking\); give a number"):
+        make_labels(rows, "valence", "midpoint", {"liking": (0, 100)})
+    with pytest.raises(UserError, match=r"known: none\)"):
+        make_labels(rows, "valence", "median")
+    assert make_labels(rows, "valence", 5.0).thresholds["valence"].tolist() == [5.0] * 3  # needs no range
+
+
+def test_two_studies_may_have_two_ranges() -> None:
+    rows = pd.concat([rated(("a", 4, 1), ("a", 6, 1), study="one"), rated(("a", 4, 1), study="two")])
+    labels = make_labels(rows, "valence", "midpoint", {"one": {"valence": (1, 9)}, "two": {"valence": (1, 5)}})
+    assert labels.thresholds["valence"].tolist() == [5, 5, 3] and labels.y.tolist() == [0, 1, 1]
+    assert labels.rule == "valence > 5 in one, 3 in two"
+    with pytest.raises(UserError, match="range of ratings of valence in two is not known"):
+        make_labels(rows, "valence", "midpoint", {"one": {"valence": (1, 9)}, "two": {}})
+
+
+def test_ties_are_counted_in_trials() -> None:
+    rows = rated(("a", 5, 3), ("a", 7, 1), ("b", 5, 2), ("b", 3, 1))
+    assert make_labels(rows, "valence").notes == ("2 trials are rated exactly at the threshold and count as low",)
+    assert make_labels(rows, "valence", 7).notes == ("1 trial is rated exactly at the threshold and counts as low",)
+    assert make_labels(rows, "valence", 6).notes == ()
+
+
+def fold_of(rows: pd.DataFrame, test: list[int], budget: str = "none", validation: list[int] | None = None) -> Guard:
+    """Trials (by number) that test and validate; the others train."""
+    trial = rows["trial"].to_numpy()
+    parts = [np.isin(trial, t) for t in (test, validation or [])]
+    train = np.flatnonzero(~parts[0] & ~parts[1])
+    return Guard(Split(0, train, np.flatnonzero(parts[1]), np.flatnonzero(parts[0])), rows, Budget.parse(budget))
+
+
+def test_medians_by_hand() -> None:
+    rows = rated(
+        ("a", 2, 1), ("a", 4, 1), ("a", 9, 5),  # training median 4, each trial counted once: of windows it were 9
+        ("a", 5, 1),  # test: above 4
+        ("b", 6, 2), ("b", 8, 1), ("b", 6.5, 1),  # training median 7; the last tests
+        ("c", 5.5, 1), ("c", 1, 1),  # only in the test: midpoint 5
+    )  # fmt: skip
+    guard = fold_of(rows, [4, 7, 8, 9])
+    provisional = make_labels(rows, "valence", "median", RANGES)
+    assert provisional.y.tolist() == make_labels(rows, "valence", 5.0).y.tolist()
+    labels = median_labels(rows, "valence", RANGES, guard)
+    by_trial = {t: (labels.thresholds["valence"][i], labels.y[i]) for i, t in enumerate(rows["trial"])}
+    assert by_trial == {
+        1: (4, 0),
+        2: (4, 0),
+        3: (4, 1),
+        4: (4, 1),
+        5: (7, 0),
+        6: (7, 1),
+        7: (7, 0),
+        8: (5, 1),
+        9: (5, 0),
+    }
+    assert labels.rule == provisional.rule == "valence > median of the subject's training trials (else midpoint 5)"
+    assert labels.notes == (
+        "threshold of valence: midpoint 5 for c, of whom training holds no rating",
+        "1 trial is rated exactly at the threshold and counts as low",
+    )
+    assert guard.log == [
+        {"kind": "threshold", "what": "median valence of each subject", "rows": 10, "parts": {"train": 10}}
+    ]
+
+
+def test_a_budget_of_labels_gives_a_test_person_a_median() -> None:
+    rows = rated(("a", 2, 1), ("a", 4, 1), ("c", 8, 1), ("c", 9, 2), ("c", 1, 1), ("d", np.nan, 1), ("a", 9, 1))
+    guard = fold_of(rows, [3, 4, 5, 6, 7], "labelled:2")
+    labels = median_labels(rows, "valence", RANGES, guard)
+    assert labels.thresholds["valence"].tolist() == [3, 3, 8.5, 8.5, 8.5, 8.5, 5, 3]  # a keeps its training median
+    assert labels.notes[:2] == (
+        "threshold of valence: median of the trials that budget labelled:2 names for c",
+        "threshold of valence: midpoint 5 for d, of whom training holds no rating",
+    )
+    many = rated(*((f"s{i}", 3, 1) for i in range(9)))
+    (note,) = median_labels(many, "valence", RANGES, fold_of(many, [2, 3, 4, 5, 6, 7, 8, 9])).notes[:1]
+    assert "for s1, s2, s3, s4, s5 and 3 more, of whom" in note
+
+
+def test_subjects_of_one_name_in_two_studies_are_two_people() -> None:
+    rows = pd.concat([rated(("a", 2, 1), study="one"), rated(("a", 8, 1), study="two")], ignore_index=True)
+    both = Guard(Split(0, np.arange(2), np.arange(0), np.arange(0)), rows)
+    assert median_labels(rows, "valence", RANGES, both).thresholds["valence"].tolist() == [2, 8]
+    one = Guard(Split(0, np.arange(1), np.arange(0), np.arange(1, 2)), rows)
+    (note,) = median_labels(rows, "valence", RANGES, one).notes[:1]
+    assert "for two/a, of whom" in note
+
+
+def test_a_median_of_named_classes_is_nothing() -> None:
+    rows = rated(("a", 2, 1), ("b", 3, 1)).assign(label=["rest", "task"])
+    labels = median_labels(rows, "label", None, fold_of(rows, [2]))
+    assert labels.y.tolist() == [0, 1] and labels.thresholds == {} and labels.rule == "label as given"
+
+
+@given(st.data())
+def test_test_ratings_change_neither_thresholds_nor_training_labels(data: st.DataObject) -> None:
+    n = data.draw(st.integers(4, 24))
+    ratings = st.one_of(st.sampled_from([1.0, 2.5, 4.0, 5.0, 7.0, 9.0]), st.just(float("nan")))
+    subjects = data.draw(st.lists(st.sampled_from("abc"), min_size=n, max_size=n))
+    part = np.array(data.draw(st.lists(st.sampled_from([1, 2, 3]), min_size=n, max_size=n)))
+    table = pd.DataFrame({"subject": subjects, "trial": np.arange(n) // 2})
+    found = []
+    guard = Guard(Split(0, *(np.flatnonzero(part == p) for p in (1, 2, 3))), table)
+    for name in ("valence", "arousal"):
+        table[f"rating_{name}"] = data.draw(st.lists(ratings, min_size=n, max_size=n))
+    for _ in range(2):
+        labels = median_labels(table, "valence-arousal", RANGES, guard)
+        found.append((labels.y[part == 1], labels.thresholds["valence"], labels.thresholds["arousal"]))
+        for name in ("valence", "arousal"):
+            anew = data.draw(st.lists(ratings, min_size=n, max_size=n))
+            table[f"rating_{name}"] = np.where(part == 1, table[f"rating_{name}"], anew)
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_ratings_of_a_trial_change_hands_together() -> None:
+    rows = rated(("a", 1, 2), ("a", 2, 1), ("a", 3, 3), ("b", 7, 2), ("b", 8, 2), ("b", np.nan, 1))
+    rows = rows.assign(trial_row=rows["trial"], rating_arousal=rows["rating_valence"] + 0.5, stimulus=rows["trial"])
+    moved = {s: permute_ratings(rows, "valence", s, fixed=("stimulus",)) for s in range(8)}
+    for seed, table in moved.items():
+        assert table[["subject", "trial", "stimulus"]].equals(rows[["subject", "trial", "stimulus"]])
+        assert (table["rating_arousal"] - table["rating_valence"]).dropna().eq(0.5).all()
+        by = table.groupby("trial")["rating_valence"]
+        assert (by.nunique(dropna=False) == 1).all()
+        first = by.first(skipna=False)
+        assert sorted(first[[1, 2, 3]]) == [1, 2, 3] and sorted(first[[4, 5, 6]].dropna()) == [7, 8]
+        y = make_labels(rows, "valence", 2.5).y
+        assert np.array_equal(make_labels(table, "valence", 2.5).y, permute_trials(rows, y, seed))
+    assert len({tuple(t["rating_valence"].fillna(0)) for t in moved.values()}) > 3

@@ -208,13 +208,12 @@ class Guard:
         kinds = (kind,) if isinstance(kind, str) else tuple(kind)
         rows = np.concatenate([self.rows(k) for k in kinds])  # (n,)
         labelled = np.concatenate([self.labelled_rows(k) for k in kinds])  # (m,)
-        return bags.restricted(_Check(self, kinds, self._mask(rows)), self._mask(rows), self._mask(labelled))
+        return bags.restricted(_Check(self, kinds, self._mask(rows), False), self._mask(rows), self._mask(labelled))
 
     def seen(self, kind: str, values: Any, labelled: bool = True) -> Seen:
         """Return an array (n_rows, ...) of which only the rows of a kind can be read."""
-        return Seen(
-            _Check(self, (kind,), self._mask(self.labelled_rows(kind) if labelled else self.rows(kind))), values
-        )
+        mask = self._mask(self.labelled_rows(kind) if labelled else self.rows(kind))  # (n_rows,)
+        return Seen(_Check(self, (kind,), mask, labelled), values)
 
     def within(self, train: Ints, validation: Ints) -> Guard:
         """Return a guard of a part of this fit: fewer training rows, of which some may validate; they share a log.
@@ -255,15 +254,12 @@ class _Check:
     guard: Guard
     kinds: tuple[str, ...]
     mask: NDArray[np.bool_]  # (n_rows,)
+    labelled: bool
 
     def __call__(self, rows: ArrayLike) -> None:
-        numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))  # (n,)
+        numbers = np.asarray(rows, dtype=np.int64)  # (n,)
         if not self.mask[numbers].all():
-            self.guard.check(self.kinds, numbers, labelled=not self.guard_allows(numbers))
-
-    def guard_allows(self, rows: Ints) -> bool:
-        """Whether only the labels of `rows` are forbidden."""
-        return bool(np.isin(rows, np.concatenate([self.guard.rows(k) for k in self.kinds])).all())
+            self.guard.check(self.kinds, numbers, self.labelled)
 
 
 class Seen:
