@@ -11,49 +11,22 @@ import torch
 from tests.reports.conftest import write_run, write_store
 
 from milmer.config import load_config
+from milmer.evaluation.samples_frames import read_frames
 from milmer.models.selection import SELECTIONS, make_selection
 from milmer.models.selection_parts import frame_times
-from milmer.reports.examples import (
-    KEEPS_ALL,
-    blur,
-    choose_examples,
-    frame_strip,
-    kept_frames,
-    kept_words,
-    shown_windows,
-)
+from milmer.reports.examples import KEEPS_ALL, frame_strip, kept_frames, kept_words
 from milmer.reports.page import write_report
 from milmer.reports.reading import Run, read_run
-
-
-def test_blur_keeps_64_colours_only() -> None:
-    rng = np.random.default_rng(0)
-    one = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    # Another picture with the same means of 28 x 28 cells is blurred to the same: nothing finer is left.
-    cells = one.reshape(8, 28, 8, 28, 3)
-    other = cells[:, ::-1, :, ::-1].reshape(224, 224, 3)
-    assert not np.array_equal(one, other)
-    np.testing.assert_array_equal(blur(one), blur(other))
-
-
-def test_examples_are_right_then_wrong_and_the_surest(make: Callable[..., Any]) -> None:
-    run = read_run(make().run)
-    rows, scored = choose_examples(run), run.scored
-    right = (rows["y_true"] == rows["y_pred"]).tolist()
-    assert right == sorted(right, reverse=True) and 4 < len(rows) <= 6
-    for _, row in rows[:4].iterrows():
-        c = row["y_true"]
-        mine = scored[(scored["y_true"] == c) & (scored["y_pred"] == c)]
-        assert row[f"prob_{run.classes[c]}"] == mine[f"prob_{run.classes[c]}"].max()
-    assert rows.index.tolist() == choose_examples(run).index.tolist()
+from milmer.store import Store
 
 
 def test_strip_shows_weights_and_what_was_kept(make: Callable[..., Any]) -> None:
-    run = read_run(make().run)
+    made = make()
+    run, store = read_run(made.run), Store(made.store)
     rows = run.scored
     with_gap = next(i for i, f in enumerate(rows["face_rows"]) if (np.asarray(f) < 0).any())
     for i in (0, with_gap):
-        (cells,) = frame_strip(run, rows.iloc[i], show_faces=False)
+        (cells,) = frame_strip(run, rows.iloc[i], read_frames(store, rows.iloc[i], 10, show=False))
         weights, faces = np.asarray(rows["frame_weights"][i]), np.asarray(rows["face_rows"][i])
         assert len(cells) == 10
         assert {j for j, c in enumerate(cells) if c["kept"]} == set(np.argsort(-weights)[:3].tolist())
@@ -97,14 +70,6 @@ def test_frames_marked_as_kept_are_those_the_network_keeps(any_run: Run, method:
         else:
             assert torch.equal(times[b][torch.from_numpy(said)], mine.sort().values)
             assert kept_words(run).startswith("outlined frames were kept")
-
-
-def test_of_a_long_bag_the_heaviest_windows_are_shown() -> None:
-    faces = np.where(np.arange(30) // 3 == 4, -1, np.arange(30))  # ten windows of three frames, one without a face
-    weights = np.zeros(30)
-    weights[[2, 13, 20, 25, 28]] = [0.5, 9.0, 0.4, 0.3, 0.2]
-    assert shown_windows(faces, weights, 3) == [0, 6, 8, 9]
-    assert shown_windows(faces[:9], weights[:9], 3) == [0, 1, 2]
 
 
 def test_a_whole_trial_is_called_a_trial(make: Callable[..., Any]) -> None:

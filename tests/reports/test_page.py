@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from milmer.config import load_config
 from milmer.errors import UserError
+from milmer.evaluation.samples import write_samples
 from milmer.reports.page import write_report
+from milmer.reports.reading import read_run
 from milmer.reports.words import number
+from milmer.store import Store
 
 
 class Page(HTMLParser):
@@ -138,10 +142,74 @@ def test_without_the_store_the_page_says_what_is_missing(make: Callable[..., Any
     moved = made.store.with_name("moved")
     shutil.move(made.store, moved)
     page = Page(write_report(made.run))
-    assert "The store this run was made from is not there any more (store)" in page.text
+    assert "has no samples of its store, and the store is not there any more (store)" in page.text
+    assert "milmer report RUN --store STORE" in page.text
     assert not page.images("jpeg") and not page.images("png")
     assert number(figure(made.run, "accuracy")["value"]) in page.text
     assert Page(write_report(made.run, store=moved)).images("jpeg")
+
+
+def sampled(made: Any, **overrides: Any) -> None:
+    """Add to a run the samples that evaluate keeps of its store."""
+    run = read_run(made.run, pictures=False)
+    config = load_config(
+        file=made.run / "config.yaml", overrides={k.replace("__", "."): v for k, v in overrides.items()}
+    )
+    write_samples(made.run, Store(made.store), config, run.predictions, run.classes)
+
+
+def test_with_samples_neither_store_nor_model_is_needed(make: Callable[..., Any]) -> None:
+    made = make()
+    with_store = Page(write_report(made.run))
+    sampled(made)
+    shutil.rmtree(made.store)
+    for fold in (made.run / "folds").iterdir():
+        assert [f.name for f in fold.iterdir()] == ["history.csv"]  # there never was a model
+    page = Page(write_report(made.run))
+    assert page.text == with_store.text  # nothing is said to be missing
+    for kind in ("jpeg", "png"):
+        ones, others = with_store.images(kind), page.images(kind)
+        assert len(ones) == len(others) >= 8
+        assert all(np.array_equal(a, b) for a, b in zip(ones, others, strict=True))
+    assert page.source.count('<figure class="traces">') == with_store.source.count('<figure class="traces">') >= 5
+
+
+def test_faces_come_from_the_store_or_from_samples_that_have_them(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    sampled(made)
+    assert min(map(detail, Page(write_report(made.run, show_faces=True)).images("jpeg"))) > 0.2
+    moved = made.store.with_name("moved")
+    shutil.move(made.store, moved)
+    with pytest.raises(UserError, match=r"--show-faces needs the store.*evaluation\.samples=faces"):
+        write_report(made.run, show_faces=True)
+    assert min(map(detail, Page(write_report(made.run, show_faces=True, store=moved)).images("jpeg"))) > 0.2
+    shutil.move(moved, made.store)
+    sampled(made, evaluation__samples="faces")
+    shutil.rmtree(made.store)
+    assert min(map(detail, Page(write_report(made.run, show_faces=True)).images("jpeg"))) > 0.2
+    assert max(map(detail, Page(write_report(made.run)).images("jpeg"))) < 0.02  # blurred unless asked for
+
+
+def test_damaged_samples_give_way_to_the_store(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    sampled(made)
+    (made.run / "samples" / "eeg.npz").write_bytes(b"broken")
+    assert Page(write_report(made.run)).images("jpeg")
+    shutil.rmtree(made.store)
+    page = Page(write_report(made.run))
+    assert "eeg.npz" in page.text or "samples: not readable" in page.text
+    assert not page.images("jpeg")
+
+
+def test_a_run_from_before_a_key_was_renamed_is_read(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    text = (made.run / "config.yaml").read_text("utf-8")
+    lines = [x for x in text.replace("  resamples:", "  bootstraps:").splitlines() if "  samples: blurred" not in x]
+    (made.run / "config.yaml").write_text("\n".join(lines), encoding="utf-8")
+    assert read_run(made.run, pictures=False).config.evaluation.resamples == 200
+    (made.run / "config.yaml").write_text(text + "\n  unheard: 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match="unheard"):
+        read_run(made.run)
 
 
 def test_another_store_is_not_mistaken_for_the_runs(make: Callable[..., Any]) -> None:

@@ -18,7 +18,13 @@ def report(
     show_faces: Annotated[
         bool, typer.Option("--show-faces", help="Do not blur faces: they are personal data.")
     ] = False,
-    store: Annotated[Path | None, typer.Option(help="The store of the run, where it has moved.")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="The store of the run: for --show-faces, or where a run without samples lost it."),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="A run of another protocol to draw beside it; repeatable.")
+    ] = None,
 ) -> None:
     """Write one self-contained report.html into a run."""
     from milmer.reports.page import write_report
@@ -30,7 +36,7 @@ def report(
 
             page = write_ablation_report(run, read_ablations(run))
         else:
-            page = write_report(run, show_faces=show_faces, store=store)
+            page = write_report(run, show_faces=show_faces, store=store, beside=beside or ())
     console.say(str(page))
 
 

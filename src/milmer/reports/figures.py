@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,36 @@ import pandas as pd
 from milmer.evaluation.metrics import confusion
 from milmer.evaluation.scoring import trial_level
 from milmer.reports.reading import Run
-from milmer.reports.words import FIGURES, LOWER_IS_BETTER, count, interval, number, p_words
+from milmer.reports.words import FIGURES, LOWER_IS_BETTER, RATINGS, count, interval, number, p_words
 
 Row = dict[str, Any]
 
 
-def figure_table(run: Run) -> list[Row]:
-    """Return one row a figure, with its cells at window and trial level; empty without metrics.json."""
+def figure_table(run: Run, *, target: str | None = None, names: Sequence[str] = tuple(FIGURES)) -> list[Row]:
+    """Return one row a figure, with its cells at window and trial level; empty without metrics.json.
+
+    Parameters
+    ----------
+    target : str, optional
+        Of what: the run's main target unless another is named.
+    names : sequence of str
+        Figures, in the order of the rows.
+    """
     rows = []
-    for name, (title, digits, explained) in FIGURES.items():
+    for name in names:
+        title, digits, explained = (FIGURES | RATINGS)[name]
         levels = {}
         for level in run.levels:
-            found = run.metric(name, level)
+            found = run.metric(name, level, target=target)
             levels[level] = found and {
                 "value": number(found["value"], digits),
                 "interval": interval(found, digits),
                 "chance": number(found.get("chance"), digits),
                 "p": p_words(found["p"]).removeprefix("p ").removeprefix("= ") if found.get("p") is not None else "–",
                 "majority": number(found.get("majority"), digits),
+                "prior": number(found.get("prior"), digits),
+                "above": number(found.get("above"), digits),
+                "no_signal": number(found.get("no_signal"), digits),
             }
         if any(levels.values()):
             rows.append({"title": title, "explained": explained, "lower": name in LOWER_IS_BETTER, **levels})
@@ -50,8 +62,17 @@ def figure_notes(run: Run) -> list[str]:
     notes.append(
         f"Intervals are at {100 * run.config.evaluation.confidence:g} %. Chance is what no relation between labels and "
         "signals would give, p the share of that as good as the value. Majority is always answering the commonest "
-        "class of the training part, whatever the signals."
+        "class of the training part, prior answering by the frequencies of its classes, whatever the signals."
     )
+    rows = [r for level in run.levels if (r := run.metric("macro_f1", level) or run.metric("accuracy", level))]
+    if any(r.get("above") is not None for r in rows):
+        hows = "; ".join(dict.fromkeys(str(r["above_how"]) for r in rows if r.get("above_how")))
+        notes.append(
+            "A figure differs from chance at 5 % above the dashed line, by the number of independent subjects or "
+            f"trials, not of windows{f' ({hows})' if hows else ''}."
+        )
+    if any(r.get("no_signal") is not None for r in rows):
+        notes.append("No signal: answering from the ratings that other subjects gave the same stimulus.")
     return notes
 
 
@@ -59,20 +80,29 @@ def dot_plot(run: Run) -> Row:
     """Return the main figures as points on one axis from (at most) 0 to 1, window and trial level."""
     names = [n for n in FIGURES if n not in LOWER_IS_BETTER]
     found = [(n, lv, r) for n in names for lv in run.levels if (r := run.metric(n, lv))]
-    keys = ("value", "low", "high", "chance", "chance_high", "majority")
+    keys = ("value", "low", "high", "chance", "chance_high", "majority", "prior", "above", "no_signal")
     low = min([0.0, *(float(r[k]) for _, _, r in found for k in keys if r.get(k) is not None)])
-    low = float(np.floor(low * 5) / 5)  # the axis starts at a multiple of 0.2
+    low = float(np.floor((low + 0.02) * 5) / 5)  # the axis starts at a multiple of 0.2; a hair below 0 is 0
     rows: list[Row] = []
     for name in names:
         points = [{"level": lv, **_point(r, low)} for n, lv, r in found if n == name]
         if points:
             rows.append({"title": FIGURES[name][0], "points": points})
-    return {"rows": rows, "ticks": _ticks(low)}
+    return {"rows": rows, "ticks": _ticks(low), "has": _has(rows)}
+
+
+def _has(rows: Sequence[Row]) -> set[str]:
+    """Which marks a plot has, for its legend."""
+    points = [p for r in rows for p in r["points"]]
+    return {
+        m for m in ("ci", "band", "majority", "prior", "above", "no_signal") if any(p[m] is not None for p in points)
+    }
 
 
 def subject_plot(run: Run) -> Row:
     """Return accuracy of each subject at window level: the first of these figures that the run has."""
-    subjects = sorted({str(s) for s in run.scored["subject"]}, key=_natural)
+    known = {str(r["subject"]) for r in run.metrics if r.get("subject")}
+    subjects = sorted(known or {str(s) for s in run.scored["subject"]}, key=_natural)
     for name in ("macro_f1", "accuracy"):
         rows: list[Row] = []
         values: list[float] = []
@@ -87,8 +117,9 @@ def subject_plot(run: Run) -> Row:
                 rows.append({"title": subject, "points": points, "n": n + trials})
         if rows:
             spread = f"Lowest {number(min(values))}, median {number(np.median(values))}, highest {number(max(values))}."
-            return {"rows": rows, "ticks": _ticks(0.0), "name": FIGURES[name][0], "spread": spread}
-    return {"rows": [], "ticks": [], "name": "", "spread": ""}
+            marks = {"ticks": _ticks(0.0), "has": _has(rows)}
+            return {"rows": rows, "name": FIGURES[name][0], "spread": spread, **marks}
+    return {"rows": [], "ticks": [], "has": set(), "name": "", "spread": ""}
 
 
 def confusion_tables(run: Run) -> list[Row]:
@@ -113,7 +144,9 @@ def confusion_tables(run: Run) -> list[Row]:
             ]
             lines.append({"name": name, "cells": cells, "n": int(table[i].sum()), "scores": scores})
         n = count(len(rows), run.row_word if level == "window" else level)
-        if level == "trial" and run.leaky:
+        if len(run.seeds) > 1:
+            n = f"{count(len(rows), 'answer')} of {len(run.seeds)} seeds"
+        elif level == "trial" and run.leaky:
             n = f"{count(len(rows), 'answer')}: a trial has windows in several folds"
         found.append({"level": level, "lines": lines, "n": n})
     return found
@@ -122,6 +155,8 @@ def confusion_tables(run: Run) -> list[Row]:
 def splits_table(run: Run) -> list[Row]:
     """Return what each fold's parts hold, and what of the tested rows was met in training."""
     table = run.predictions
+    if len(run.seeds) > 1:  # the split is the same for every seed
+        table = table[table["seed"] == run.seeds[0]]
     trial = table.groupby([c for c in ("study", "subject", "session", "trial") if c in table], dropna=False).ngroup()
     table = table.assign(_trial=trial)
     rows = []
@@ -134,6 +169,7 @@ def splits_table(run: Run) -> list[Row]:
             row[f"{name}_more"] = (
                 f"{part['_trial'].nunique()} trials, {part['subject'].nunique()} subj." if len(part) else ""
             )
+        row["name"] = str(mine["fold_name"].iloc[0]) if "fold_name" in mine else ""
         row["shared"] = {
             "trials": _met(judged, train, "_trial"),
             "subjects": _met(judged, train, "subject"),
@@ -162,12 +198,17 @@ def _point(row: Mapping[str, Any], low: float) -> Row:
     chance, limit, first, last = place("chance"), place("chance_high"), place("low"), place("high")
     said = f"{number(row['value'])} {interval(row)}".rstrip()
     said += f", chance {number(row.get('chance'))}, majority {number(row.get('majority'))}"
+    for name, word in (("prior", "prior"), ("above", "above chance from"), ("no_signal", "no signal")):
+        said += f", {word} {number(row[name])}" if row.get(name) is not None else ""
     return {
         "at": place("value"),
         "ci": None if first is None or last is None else (first, round(last - first, 2)),
         "chance": chance,
         "band": None if chance is None or limit is None else (min(chance, limit), round(abs(limit - chance), 2)),
         "majority": place("majority"),
+        "prior": place("prior"),
+        "above": place("above"),
+        "no_signal": place("no_signal"),
         "value": number(row["value"]),
         "said": said,
     }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,35 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from milmer.config import dump
 from milmer.errors import UserError
-from milmer.reports import brain, curves, examples, figures, probes, words
+from milmer.evaluation.samples_eeg import BANDS, NAMES
+from milmer.evaluation.samples_frames import choose_examples
+from milmer.reports import (
+    brain,
+    curves,
+    examples,
+    figures,
+    probes,
+    protocols,
+    reliability,
+    targets,
+    traces,
+    verdict,
+    words,
+)
 from milmer.reports.reading import Run, read_run, started
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG = 12  # recordings, beyond which the table is folded
 
 
-def write_report(run: Path, *, show_faces: bool = False, store: Path | None = None) -> Path:
+def write_report(
+    run: Path, *, show_faces: bool = False, store: Path | None = None, beside: Sequence[Path] = ()
+) -> Path:
     """Write ``report.html`` into a run folder.
 
     The page holds everything it shows: it opens from disk without a network, and asks nothing of one. Frames, EEG maps
-    and what preparation removed come from the store the run names; where that is gone the page says so.
+    and what preparation removed come from the run's own ``samples/``; a run without them needs the store it names, and
+    where that is gone the page says so.
 
     Parameters
     ----------
@@ -34,7 +50,9 @@ def write_report(run: Path, *, show_faces: bool = False, store: Path | None = No
     show_faces : bool
         Show faces as they are. By default they are averaged to 8 x 8 cells, which cannot be undone.
     store : Path, optional
-        Where the run's store is now, if it was moved.
+        The run's store: for faces as they are, or for a run without samples whose store was moved.
+    beside : sequence of Path
+        Runs of the same study under other protocols, to draw beside this one.
 
     Returns
     -------
@@ -44,9 +62,11 @@ def write_report(run: Path, *, show_faces: bool = False, store: Path | None = No
     Raises
     ------
     UserError
-        If `run` is no finished run, `store` is not its store, or the page cannot be written.
+        If `run` is no finished run, `store` is not its store, faces are asked for and nowhere to be had, a run beside
+        it is of something else, or the page cannot be written.
     """
-    found = read_run(Path(run), store)
+    found = read_run(Path(run), store, show_faces=show_faces)
+    others = protocols.read_beside(found, beside)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -54,7 +74,7 @@ def write_report(run: Path, *, show_faces: bool = False, store: Path | None = No
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("report.html.j2").render(_content(found, show_faces))
+    text = environment.get_template("report.html.j2").render(_content(found, others, show_faces))
     target = found.path / "report.html"
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -67,28 +87,36 @@ def write_report(run: Path, *, show_faces: bool = False, store: Path | None = No
     return target
 
 
-def _content(run: Run, show_faces: bool) -> dict[str, Any]:
+def _cards(run: Run, maps: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the example windows: of the samples, or without pictures of the predictions alone."""
+    samples = run.samples
+    rows = samples.examples if samples else choose_examples(run.once, run.classes)
+    cards = []
+    for i in range(len(rows)):
+        row = rows.iloc[i]
+        card = examples.describe_example(run, row)
+        card["frames"] = examples.frame_strip(run, row, samples.frames[i]) if samples else []
+        card["traces"] = traces.eeg_traces(*samples.eeg[i], samples.rate) if samples else ""
+        card["more"] = examples.more_windows(run, row) if card["frames"] else ""
+        card["map"] = maps["examples"][i] if maps.get("examples") else ""
+        cards.append(card)
+    return cards
+
+
+def _content(run: Run, others: Sequence[Run], show_faces: bool) -> dict[str, Any]:
     record, config = run.record, run.config
-    faults: list[str] = []
+    faults: list[str] = list(run.samples.faults) if run.samples else []
 
     def guard(make: Callable[[], Any], otherwise: Any) -> Any:
-        """Let a damaged store cost its own part of the page only."""
+        """Let a part that cannot be made cost itself only."""
         try:
             return make()
         except (UserError, OSError) as error:
             faults.append(str(error))
             return otherwise
 
-    picked = examples.choose_examples(run)
-    maps = guard(lambda: brain.scalp_maps(run, picked), {"fault": "not readable"})
-    cards = []
-    for i in range(len(picked)):
-        row = picked.iloc[i]
-        card = examples.describe_example(run, row)
-        card["frames"] = guard(partial(examples.frame_strip, run, row, show_faces), [])
-        card["more"] = examples.more_windows(run, row) if card["frames"] else ""
-        card["map"] = maps["examples"][i] if maps.get("examples") else ""
-        cards.append(card)
+    maps = guard(lambda: brain.scalp_maps(run), {"fault": "not readable"})
+    main = run.metric("macro_f1", run.levels[0])
     return {
         "title": f"{record.get('study', 'Study')}: {_target(run)}",
         "kind": record.get("kind", "evaluate"),
@@ -96,9 +124,10 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
         "part": run.part,
         "leaky": run.leaky,
         "facts": _facts(run),
-        "headline": words.headline(run),
+        "headline": [*words.headline(run), *verdict.claims(run)],
+        "audit": verdict.audit_verdict(run),
         # Green is for honest figures only.
-        "verdict": "" if run.leaky or run.part != "test" else words.verdict(run.metric("macro_f1", run.levels[0])),
+        "verdict": "" if run.leaky or run.part != "test" else words.verdict(main),
         "banners": words.banners(run),
         "classes": run.classes,
         "levels": run.levels,
@@ -108,6 +137,10 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
         "figures": figures.figure_table(run),
         "figure_notes": figures.figure_notes(run),
         "dots": figures.dot_plot(run),
+        "beside": protocols.compare_protocols(run, others),
+        "binary": targets.binary_tables(run),
+        "ratings": targets.rating_tables(run),
+        "reliability": guard(lambda: reliability.reliability(run), {}),
         "confusions": figures.confusion_tables(run),
         "subjects": figures.subject_plot(run),
         "config_auxiliary": config.model.auxiliary > 0 and any("epoch" in h for h in run.histories.values()),
@@ -116,23 +149,27 @@ def _content(run: Run, show_faces: bool) -> dict[str, Any]:
         "attention_notes": probes.attention_notes(run),
         "deletion": probes.deletion(run),
         "added": probes.added(run),
-        "cards": cards,
+        "cards": _cards(run, maps),
         "modalities": config.data.modalities,
         "kept_words": examples.kept_words(run),
         "spread": examples.attention_spread(run),
         "show_faces": show_faces,
         "maps": maps,
-        "bands": [{"sign": s, "name": brain.NAMES[s], "range": f"{a:g}–{b:g} Hz"} for s, (a, b) in brain.BANDS.items()],
-        "preparation": guard(lambda: brain.preparation_table(run), []),
+        "bands": [{"sign": s, "name": NAMES[s], "range": f"{a:g}–{b:g} Hz"} for s, (a, b) in BANDS.items()],
+        "preparation": brain.preparation_table(run),
         "components": guard(lambda: brain.removed_components(run), []),
         "reject": config.data.reject,
         "long": LONG,
         "store_fault": run.store_fault,
         "faults": sorted(set(faults)),
-        "failed": dict(run.store.info.get("failed", {})) if run.store else {},
+        "failed": dict(run.samples.failed) if run.samples else {},
         "protocol_words": words.PROTOCOLS.get(run.protocol, ""),
         "splits": figures.splits_table(run),
+        "guard": verdict.guard_rows(run),
+        "failed_folds": [_failure(f) for f in record.get("failed") or []],
         "notes": list(record.get("notes", [])),
+        "typed": _typed(record.get("command")),
+        "split_hash": str(record.get("split_hash") or ""),
         "command": _command(run),
         "config": dump(config),
         "versions": sorted(dict(record.get("versions", {})).items()),
@@ -151,7 +188,7 @@ def _target(run: Run) -> str:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """Return what was run on what, as pairs for the head of the page."""
-    record, config, scored = run.record, run.config, run.scored
+    record, config, scored = run.record, run.config, run.once
     data = config.data
     trials = scored[[c for c in ("subject", "session", "trial") if c in scored]].drop_duplicates()
     counts = [
@@ -160,19 +197,22 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         words.bags(run, len(scored)),
     ]
     folds = run.predictions["fold"].nunique()
+    scope = str(record.get("scope") or config.evaluation.scope)
+    within = ", a model for each subject alone" if scope == "subject" else ""
+    seeds = ", ".join(map(str, run.seeds)) if len(run.seeds) > 1 else str(config.training.seed)
     rule = record.get("label_rule") or words.MISSING
     seen = {"eeg": "EEG", "face": "face video"}
     scores = [f"{c} {n}" for c, n in zip(run.classes, _per_class(run), strict=True)]
     facts = [
         ("Study", str(record.get("study", words.MISSING))),
         ("Input", " and ".join(seen.get(m, m) for m in data.modalities)),
-        ("Protocol", f"{record.get('protocol_name') or run.protocol}, {words.count(folds, 'fold')}"),
+        ("Protocol", f"{record.get('protocol_name') or run.protocol}, {words.count(folds, 'fold')}{within}"),
         ("Figures of", f"the {run.part} part: {', '.join(counts)}"),
         ("Classes", f"{', '.join(scores)} ({run.rows_word})"),
         ("Label rule", str(rule)),
         ("Model", f"preset {config.preset}, backbone {config.model.backbone}"),
-        ("Seed", f"{config.training.seed} (training), {config.evaluation.seed} (split)"),
-        ("Budget", ", ".join(sorted({str(b) for b in run.predictions.get("budget", ["none"])}))),
+        ("Seeds" if len(run.seeds) > 1 else "Seed", f"{seeds} (training), {config.evaluation.seed} (split)"),
+        ("Budget", _budget(run)),
         ("Store", str(record.get("fingerprint", words.MISSING))),
         (
             "Made",
@@ -187,14 +227,34 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _per_class(run: Run) -> list[int]:
-    counts = run.scored["y_true"].value_counts()
+    counts = run.once["y_true"].value_counts()
     return [int(counts.get(i, 0)) for i in range(len(run.classes))]
 
 
+def _budget(run: Run) -> str:
+    """What of a test person was seen before the test."""
+    told = run.record.get("budget")
+    return str(told) if told else ", ".join(sorted({str(b) for b in run.predictions.get("budget", ["none"])}))
+
+
 def _command(run: Run) -> str:
-    store = str(run.store.path if run.store else run.record.get("store", "STORE"))
+    store = run.store_path or "STORE"
     parts = ["milmer", str(run.record.get("kind", "evaluate")), store, "--config", str(run.path / "config.yaml")]
     return shlex.join([*parts, "--out", "NEW_RUN"])
+
+
+def _typed(command: Any) -> str:
+    """The command as it was typed, from the argv that the run keeps."""
+    if not command:
+        return ""
+    if isinstance(command, str):
+        return command
+    first, *rest = [str(c) for c in command]
+    return shlex.join([Path(first).name, *rest])
+
+
+def _failure(fold: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in fold.items()) if isinstance(fold, dict) else str(fold)
 
 
 def _memory(peak: float | None) -> str:

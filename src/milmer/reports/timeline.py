@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.errors import UserError
-from milmer.reports.examples import blur
+from milmer.evaluation.samples_frames import blur
 
 MOST_THUMBNAILS = 16
 TICKS = (0.5, 1, 2, 3, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600, 7200)  # s between marks

@@ -25,7 +25,12 @@ FIGURES = {
     "brier": ("Brier score", 3, "squared error of the probabilities; lower is better"),
     "ece": ("Calibration error", 3, "gap between confidence and hits (ECE, 15 bins); lower is better"),
 }
-LOWER_IS_BETTER = ("log_loss", "brier", "ece")
+RATINGS = {
+    "ccc": ("CCC", 2, "agreement of expected and given rating: correlation, less what scale and shift cost"),
+    "pearson": ("Pearson’s r", 2, "correlation of expected and given rating"),
+    "rmse": ("RMSE", 2, "root of the mean squared error, in points of the scale; lower is better"),
+}
+LOWER_IS_BETTER = ("log_loss", "brier", "ece", "rmse")
 
 PROTOCOLS = {
     "trial": (
@@ -36,6 +41,18 @@ PROTOCOLS = {
         "Whole subjects are held out: nothing of a test subject was in training. Others watched the same stimuli, "
         "so a label that goes with the stimulus can still be learnt from it. The figures speak for new subjects."
     ),
+    "stimulus": (
+        "Whole stimuli are held out, over all subjects and sessions: no stimulus of the test was in training. The "
+        "model has seen other trials of the same subjects. The figures speak for new stimuli, shown to known subjects."
+    ),
+    "subject-and-stimulus": (
+        "Whole subjects and whole stimuli are held out together: neither the person nor the stimulus of a test trial "
+        "was in training. The figures speak for new subjects who are shown new stimuli."
+    ),
+    "cross-study": (
+        "Whole studies are held out: the model was fitted on other people, recorded elsewhere. The figures speak for "
+        "another laboratory."
+    ),
     "window": (
         "Windows are dealt out at random, so windows of one and the same trial are in training and in the test. What "
         "is measured is largely whether the model recognises the trial. For comparison only."
@@ -44,6 +61,9 @@ PROTOCOLS = {
 HELD_OUT = {
     "trial": "windows of held-out trials",
     "subject": "windows of held-out subjects",
+    "stimulus": "windows of held-out stimuli",
+    "subject-and-stimulus": "windows of held-out subjects with held-out stimuli",
+    "cross-study": "windows of held-out studies",
     "window": "held-out windows of trials that were trained on",
 }
 
@@ -120,6 +140,8 @@ def headline(run: Run) -> list[str]:
         where = where.replace("windows of held-out trials", "held-out trials").replace("windows", "whole trials", 1)
     elif run.row_word == "bag":
         where = where.replace("windows", "bags of windows", 1)
+    if run.leaky:
+        where += " (leaky)"
     first = f"Macro-F1 {number(row['value'])} {interval(row)}".rstrip() + f" on {where}"
     beside = []
     if row.get("chance") is not None:
@@ -144,6 +166,16 @@ def verdict(row: Mapping[str, Any] | None) -> str:
 
 def _against_chance(row: Mapping[str, Any]) -> str:
     found = verdict(row)
+    above = row.get("above")
+    if above is not None:
+        how = f" ({row['above_how']})" if row.get("above_how") else ""
+        bar = f" It would have to be above {number(above)} to differ from chance at 5 %{how}."
+    else:
+        bar = ""
+    return _said_of_chance(row, found) + bar
+
+
+def _said_of_chance(row: Mapping[str, Any], found: str) -> str:
     if found == "unknown":
         return "Whether that is above chance is not known: there is no chance level."
     if found == "above":

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.reports.test_page import Page
+
+from milmer.reports.page import write_report
+from milmer.reports.reading import Run, read_run
+from milmer.reports.verdict import audit_verdict, claims, guard_rows, structure
+
+
+def audited(run: Path, **entry: Any) -> None:
+    found = {"kind": "audit", "alpha": 0.005, "headline": "", "structure": [], "confounds": []}
+    (run / "audit.json").write_text(json.dumps(found | {"protocols": [entry]}))
+
+
+@pytest.fixture
+def run(make: Callable[..., Any]) -> Run:
+    return read_run(make(modalities=("face",)).run)
+
+
+def test_the_audits_verdict_stands_right_under_the_headline(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    permuted = {"score": 0.62, "base": 0.25, "excess": 0.37, "low": 0.30, "high": 0.44, "p": 0.0001, "n": 60}
+    overlaps = [{"kind": "trial", "shared": 12, "of": 24, "permitted": False}]
+    audited(
+        made.run,
+        protocol="trial",
+        verdict="leaky",
+        sentence="Something is known of the test.",
+        permuted=permuted,
+        overlaps=overlaps,
+        fits_of_audit=40,
+    )
+    page = Page(write_report(made.run))
+    heading, verdict, figures = (page.text.index(x) for x in ("Macro-F1 0.", "Audit: leaky", "Study made up"))
+    assert heading < verdict < figures
+    for said in (
+        "Something is known of the test.",
+        "still scores 0.62, against 0.25",
+        "an excess of 37 [30, 44] points",
+        "0.5 % of clean studies",
+        "40 fits",
+        "12 of 24 a leak",
+    ):
+        assert said in page.text, said
+    assert "milmer audit " not in page.text.split("By milmer audit")[0]  # nothing more to type
+
+
+def test_without_an_audit_the_split_is_told_and_what_to_type(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",), evaluation__protocol="subject")
+    run = read_run(made.run)
+    found = audit_verdict(run)
+    assert found["kind"] == "none" and found["command"] == f"milmer audit {made.store} --run {made.run} --out AUDIT"
+    shared = {o["kind"]: (o["shared"], o["permitted"]) for o in structure(run)}
+    assert shared["subject"] == (0, False) and shared["trial"] == (0, False)
+    assert shared["stimulus"][0] > 0 and shared["stimulus"][1]
+    # The same split, said to be of another protocol, shares what that one forbids.
+    other = audit_verdict(replace(run, record={**run.record, "protocol": "stimulus"}))
+    assert other["kind"] == "leaky" and "stimuli of the test part are in training" in other["sentences"][0]
+
+
+def test_an_audit_of_another_protocol_is_not_taken_for_this_ones(run: Run) -> None:
+    entry = {"protocol": "subject", "verdict": "clean", "sentence": "Nothing was found."}
+    found = audit_verdict(replace(run, audit={"protocols": [entry]}))
+    assert found["kind"] == "none" and "says nothing of “trial”" in found["sentences"][1]
+    assert audit_verdict(replace(run, audit={"protocols": [entry | {"protocol": "trial"}]}))["kind"] == "clean"
+
+
+def test_every_figure_of_a_leaky_run_is_called_leaky(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",), evaluation__protocol="window")
+    page = Page(write_report(made.run))
+    assert "Not audited, but leaky" in page.text
+    for part in ("figures", "confusion", "subjects", "reliability", "curves", "attention", "windows", "splits"):
+        section = re.search(rf'<section id="{part}">(.*?)</section>', page.source, re.DOTALL)
+        assert section and "leaky" in section.group(1), part
+    tracks = [a for t, a in page.tags if t == "span" and a.get("class", "").startswith("track")]
+    assert tracks and all("leaky" in a["class"] and "leaky" in a["aria-label"] for a in tracks)
+    assert "on held-out windows of trials that were trained on (leaky)" in page.text
+
+
+def test_an_honest_run_is_nowhere_called_leaky(make: Callable[..., Any]) -> None:
+    page = Page(write_report(make(modalities=("face",)).run))
+    assert not [a for _, a in page.tags if "leak" in a.get("class", "")]
+
+
+def of(run: Run, **keys: Any) -> Run:
+    """Return the run with keys added to macro-F1 of trials."""
+    rows = [dict(r) for r in run.metrics]
+    for row in rows:
+        if (row["name"], row["level"], row.get("subject")) == ("macro_f1", "trial", None):
+            row |= keys
+    return replace(run, metrics=rows)
+
+
+def test_claims_beyond_chance(run: Run) -> None:
+    plain = replace(run, metrics=[{k: v for k, v in r.items() if k in OLD} for r in run.metrics])
+    assert claims(plain) == []
+    (gain,) = claims(of(plain, no_signal=0.41, gain=0.12, gain_low=0.02, gain_high=0.22))
+    assert "one gets 0.41" in gain and "a gain of 0.12 [0.02, 0.22]; its interval excludes 0" in gain
+    (gain,) = claims(of(plain, no_signal=0.41, gain=0.12, gain_low=-0.02, gain_high=0.26))
+    assert "not shown to be more than nothing" in gain
+    (gain,) = claims(of(plain, no_signal=0.41, gain=0.12, gain_low=None, gain_high=None))
+    assert "too few subjects" in gain
+    (new,) = claims(of(plain, low_new=0.3, high_new=0.9, interval_new_how="3 subjects, 8 stimuli"))
+    assert "[0.30, 0.90] (macro-F1 of trials; 3 subjects, 8 stimuli)" in new
+    (spread,) = claims(of(plain, seeds=3, seed_sd=0.0123))
+    assert "Over 3 seeds of training: standard deviation 0.012" in spread
+
+
+OLD = (
+    *("name", "level", "part", "protocol", "subject", "value", "low", "high", "interval_how", "n", "n_of", "chance"),
+    *("chance_high", "p", "chance_how", "majority", "seed"),
+)
+
+
+def test_metrics_of_an_older_run_still_give_a_page(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    rows = json.loads((made.run / "metrics.json").read_text())
+    rows = [
+        {k: v for k, v in r.items() if k in OLD and (k != "subject" or v)}
+        for r in rows
+        if not r.get("calibrated") and r.get("target") in (None, "valence-arousal") and "low" in r
+    ]
+    (made.run / "metrics.json").write_text(json.dumps(rows))
+    page = Page(write_report(made.run))
+    assert "Valence, arousal and the ratings" not in page.text and "differs from chance at 5 % beyond" not in page.text
+    assert "above chance" in page.text
+
+
+def test_marks_of_chance_are_on_every_point(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    rows = json.loads((made.run / "metrics.json").read_text())
+    for row in rows:
+        row |= {
+            "prior": 0.26,
+            "above": 0.4,
+            "above_how": "24 trials",
+            "no_signal": 0.31,
+            "majority": 0.2,
+            "chance": 0.25,
+        }
+    (made.run / "metrics.json").write_text(json.dumps(rows))
+    page = Page(write_report(made.run))
+    tracks = page.source.split('<span class="track ')[1:]
+    assert len(tracks) >= 12
+    for track in tracks:
+        for mark in ("chance", "majority", "prior", "above", "no_signal"):
+            assert f'class="mark {mark}"' in track.split("</span>")[0]
+    assert "It would have to be above 0.40 to differ from chance at 5 % (24 trials)." in page.text
+    assert "class prior" in page.text and "others’ ratings of the stimulus" in page.text
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_guards_log_is_one_row_a_kind_of_fit(run: Run, nested: bool) -> None:
+    fits = [{"kind": "weights", "what": "network", "rows": 60 + i, "parts": {"train": 60 + i}} for i in range(3)] + [
+        {"kind": "calibration", "what": "temperature", "rows": 12, "parts": {"validation": 12, "test": 0}}
+    ]
+    log: Any = {"0": {"0": fits[:1]}, "1": fits[1:]} if nested else fits
+    found = guard_rows(replace(run, record={**run.record, "guard": log}))
+    assert found == [
+        {"kind": "weights", "what": "network", "fits": 3, "rows": "60 to 62", "parts": "train"},
+        {"kind": "calibration", "what": "temperature", "fits": 1, "rows": "12", "parts": "validation"},
+    ]
+    assert guard_rows(run) == []
+
+
+def test_what_was_run_is_told(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    record = json.loads((made.run / "run.json").read_text())
+    record |= {"command": ["/some/where/milmer", "evaluate", "a store", "--out", "x"], "split_hash": "0123456789abcdef"}
+    record |= {"failed": ["fold 2: out of memory"], "budget": "labelled:4", "scope": "subject"}
+    record["guard"] = [{"kind": "weights", "what": "network", "rows": 60, "parts": {"train": 60}}]
+    (made.run / "run.json").write_text(json.dumps(record))
+    text = Page(write_report(made.run)).text
+    for said in ("milmer evaluate 'a store' --out x", "Split 0123456789abcdef", "fold 2: out of memory"):
+        assert said in text
+    assert "Budget labelled:4" in text and "a model for each subject alone" in text and "The guard’s log" in text
+    assert "/some/where" not in text
