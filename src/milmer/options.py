@@ -63,11 +63,23 @@ Protocol = Annotated[
         help="trial, subject, stimulus, subject-and-stimulus, cross-study or window (leaky, to compare with)."
     ),
 ]
-Scope = Annotated[str | None, typer.Option(help="pooled, or subject: a model for each subject alone.")]
-Budget = Annotated[str | None, typer.Option(help="What of a test person may be seen: none, unlabelled[:SECONDS], ...")]
+Scope = Annotated[
+    str | None, typer.Option(help="pooled, or subject: models for each subject alone (trial, stimulus, window).")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="What of a test person may be seen before the test: none, unlabelled\\[:SECONDS], labelled:TRIALS, or "
+        "auto: as much as the store's ICA saw.",
+    ),
+]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds of training, each over all folds.")]
 TestStore = Annotated[
     Path | None, typer.Option("--test-store", help="Another study's store, to test on (protocol cross-study).")
+]
+SplitsFile = Annotated[
+    Path | None, typer.Option("--splits", help="Folds from a file (CSV, Parquet) in place of the protocol's own.")
 ]
 Folds = Annotated[int | None, typer.Option(min=3, help="Folds; default 5, or one a subject.")]
 Band = Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Band-pass in Hz (paper: 1,50).")]

@@ -12,7 +12,7 @@ from PIL import Image
 from milmer.config import load_config
 from milmer.errors import UserError
 from milmer.evaluation.evaluate import evaluate, train
-from milmer.inference.predictor import model_folders, predict_recording
+from milmer.inference.predictor import fold_temperature, model_folders, predict_recording, whole_answer
 from milmer.store import Store
 
 QUICK = {"training.epochs": 1, "training.threads": 1, "evaluation.resamples": 100}
@@ -148,3 +148,36 @@ def test_a_run_that_is_not_finished_says_so(model: Path, samples: Path, tmp_path
     assert not any("not finished" in n for n in predict_recording(model, tmp_path / "c", video=video).notes)
     (run / "log.txt").unlink()
     assert any("not all of its folds" in n for n in predict_recording(run, tmp_path / "d", video=video).notes)
+
+
+def test_a_whole_answer_is_at_each_folds_temperature(tmp_path: Path) -> None:
+    """By hand: at temperature 2 the odds 4 to 1 become 2 to 1, at 1 they stay; windows are averaged before."""
+    one = np.array([[0.9, 0.1], [0.7, 0.3]], dtype=np.float32)
+    other = np.array([[0.5, 0.5], [0.5, 0.5]], dtype=np.float32)
+    np.testing.assert_allclose(whole_answer([one], [2.0]), [2 / 3, 1 / 3], atol=1e-6)
+    np.testing.assert_allclose(
+        whole_answer([one, other], [2.0, 1.0]), [(2 / 3 + 0.5) / 2, (1 / 3 + 0.5) / 2], atol=1e-6
+    )
+    np.testing.assert_allclose(whole_answer([one], [1.0]), [0.8, 0.2], atol=1e-6)
+    assert fold_temperature(tmp_path) == 1.0
+    file = tmp_path / "calibration.json"
+    file.write_text('{"temperature": 2.5, "trials": 8}')
+    assert fold_temperature(tmp_path) == 2.5
+    for text in ("{", "[]", "{}", '{"temperature": -1}', '{"temperature": null}'):
+        file.write_text(text)
+        with pytest.raises(UserError, match="delete it to go without"):
+            fold_temperature(tmp_path)
+
+
+def test_a_recordings_summary_is_calibrated_and_its_windows_are_not(model: Path, samples: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(model, run)
+    video = samples / "single_face.mp4"
+    said, tables = [], []
+    for temperature in (1.0, 1e6):
+        (run / "folds/0/calibration.json").write_text(json.dumps({"temperature": temperature}))
+        made = predict_recording(run, tmp_path / "out", video=video)
+        said.append(made.summary)
+        tables.append(made.windows)
+    pd.testing.assert_frame_equal(*tables)
+    assert "25% (chance if nothing is known 25%)" in said[1] and said[0] != said[1]

@@ -15,9 +15,9 @@ from tests.conftest import make_store
 from torch import Tensor, nn
 
 from milmer.config import Config, load_config
-from milmer.evaluation.evaluate import _attention_notes, _Task, evaluate
+from milmer.evaluation.evaluate import evaluate
+from milmer.evaluation.one_fit import attention_notes
 from milmer.evaluation.probes import INTACT, LEAST, NEUTRAL, PROBES, RANDOM, SHUFFLES, TOP
-from milmer.evaluation.protocols import Split
 from milmer.labels import Labels
 from milmer.models.bag import Bag, Prediction
 from milmer.store import Store
@@ -296,8 +296,7 @@ def test_the_batch_and_the_time_do_not_matter(bags: Bags) -> None:
 
 def collapsed(run: Path, config: Config) -> list[str]:
     """What is noted of the first fold's attention."""
-    nothing = np.zeros(0, dtype=np.int64)
-    return _attention_notes(_Task(run, config, Split(0, nothing, nothing, nothing), run / "folds/0", "", False))
+    return attention_notes(config, run / "folds/0")
 
 
 def test_a_run_holds_probes_and_resumes_to_the_same(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,7 @@ from milmer.options import (
     BagOf,
     Balancing,
     Batch,
+    Budget,
     ConfigFile,
     Device,
     EEGTokens,
@@ -27,14 +30,19 @@ from milmer.options import (
     Modalities,
     Out,
     Preset,
+    Protocol,
     Reject,
     Resume,
+    Scope,
     Seed,
+    Seeds,
     Selection,
     Sets,
+    SplitsFile,
     Stages,
     Step,
     Target,
+    TestStore,
     Threshold,
     Window,
     resolve,
@@ -44,19 +52,46 @@ if TYPE_CHECKING:
     from milmer.config import Config
 
 
-def _learn(kind: str, store: Path, out: Path, resume: bool, jobs: int, config: Config) -> None:
+def typed() -> str:
+    """What was typed, as a line that a shell reads; the program by its name, wherever it is installed."""
+    return shlex.join(["milmer", *sys.argv[1:]])
+
+
+def _learn(
+    kind: str,
+    store: Path,
+    out: Path,
+    resume: bool,
+    config: Config,
+    jobs: int = 1,
+    test_store: Path | None = None,
+    splits: Path | None = None,
+) -> None:
     from milmer.evaluation.evaluate import evaluate, train
     from milmer.store import Store
 
     opened = Store(store)
-    for key, why in opened.info.get("failed", {}).items():
-        console.warn(f"{key} is not in the store: {why}")
+    other = None if test_store is None else Store(test_store)
+    for one in filter(None, (opened, other)):
+        for key, why in one.info.get("failed", {}).items():
+            console.warn(f"{key} is not in the store: {why}")
+    command = typed()
     try:
         with console.progress_bar(kind) as progress:
             if kind == "train":
-                figures = train(opened, config, out, resume=resume, progress=progress)
+                figures = train(opened, config, out, resume=resume, progress=progress, command=command)
             else:
-                figures = evaluate(opened, config, out, resume=resume, jobs=jobs, progress=progress)
+                figures = evaluate(
+                    opened,
+                    config,
+                    out,
+                    test_store=other,
+                    splits=splits,
+                    resume=resume,
+                    jobs=jobs,
+                    progress=progress,
+                    command=command,
+                )
     except KeyboardInterrupt:
         console.fail(f"stopped; nothing finished is lost: the same command with --resume goes on in {out}")
         raise typer.Exit(SAID) from None
@@ -71,8 +106,13 @@ def _learn(kind: str, store: Path, out: Path, resume: bool, jobs: int, config: C
 def evaluate(
     store: Annotated[Path, typer.Argument(help="A store.")],
     out: Out,
-    protocol: Annotated[str | None, typer.Option(help="trial, subject or window (leaky, for comparison only).")] = None,
+    protocol: Protocol = None,
+    test_store: TestStore = None,
+    scope: Scope = None,
+    budget: Budget = None,
     folds: Folds = None,
+    seeds: Seeds = None,
+    splits: SplitsFile = None,
     permutations: Annotated[
         int | None, typer.Option(min=0, help="Re-runs with permuted labels that give the chance level.")
     ] = None,
@@ -101,8 +141,11 @@ def evaluate(
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Train and test every fold of a protocol; figures with interval, chance and majority baseline."""
-    _learn("evaluate", store, out, resume, jobs, resolve(locals()))
+    """Train and test every fold of a protocol; figures with interval, chance and majority baseline.
+
+    A fold that fails leaves the others running; --resume tries what is not finished, and never what is.
+    """
+    _learn("evaluate", store, out, resume, resolve(locals()), jobs, test_store, splits)
 
 
 @app.command(rich_help_panel=ROAD)
@@ -110,8 +153,10 @@ def train(
     store: Annotated[Path, typer.Argument(help="A store.")],
     out: Out,
     protocol: Annotated[
-        str | None, typer.Option(help="Rule by which validation is held out: trial or subject.")
+        str | None,
+        typer.Option(help="Rule by which validation is held out: trial, subject, stimulus or subject-and-stimulus."),
     ] = None,
+    budget: Budget = None,
     resume: Resume = False,
     target: Target = None,
     threshold: Threshold = None,
@@ -137,4 +182,4 @@ def train(
     sets: Sets = None,
 ) -> None:
     """Fit one model on everything but a validation part, to predict with."""
-    _learn("train", store, out, resume, 1, resolve(locals()))
+    _learn("train", store, out, resume, resolve(locals()))

@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
-import multiprocessing
-import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from milmer.config import Config
-from milmer.errors import UserError
-from milmer.evaluation.probes import learns_weights, probe_figures, wanted
-from milmer.evaluation.protocols import Split, make_splits
-from milmer.evaluation.run import Log, begin_run, check_run, peak_memory, plain, read_record
+from milmer.errors import DamagedStore, UserError
+from milmer.evaluation.executor import Executor, LocalExecutor, Outcome
+from milmer.evaluation.guard import Budget, guard_ica
+from milmer.evaluation.one_fit import ERROR, FITS, PREDICTIONS, PROBES, Fold, fit_fold, fold_notes, load_bags
+from milmer.evaluation.plan_folds import check_options, first_splits, permuted_splits
+from milmer.evaluation.probes import probe_figures
+from milmer.evaluation.protocols import Split
+from milmer.evaluation.run import Log, begin_run, check_run, check_split, peak_memory, plain, read_record
 from milmer.evaluation.scoring import figures
-from milmer.processes import end_with
 from milmer.progress import Progress, silent
-from milmer.store import IDENTITY, Store, write_json, write_table
+from milmer.store import Store, write_json, write_table
+from milmer.store_join import JoinedStore
 
 if TYPE_CHECKING:
     from milmer.training.data import Bags
-
-
-PROBES = "probes.parquet"
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One fit: a fold, of the study's own labels or (permutation > 0) of shuffled ones."""
-
-    store: Path
-    config: Config
-    split: Split
-    folder: Path
-    text: str
-    resume: bool
-    permutation: int = 0
 
 
 def evaluate(
@@ -53,277 +34,257 @@ def evaluate(
     config: Config,
     out: Path,
     *,
+    test_store: Store | None = None,
+    splits: Path | None = None,
     resume: bool = False,
     jobs: int = 1,
+    executor: Executor | None = None,
     progress: Progress = silent,
+    command: str = "",
 ) -> list[dict[str, Any]]:
-    """Fit and test every fold of a protocol; write the run folder.
+    """Fit and test every fold of a protocol, for every seed; write the run folder.
 
     Parameters
     ----------
     store : Store
-        What to learn from.
+        What to learn from, and, but for cross-study, to test on.
     config : Config
-        Everything; its ``evaluation`` names the protocol.
+        Everything; its ``evaluation`` names protocol, scope, budget and seeds.
     out : Path
         The run's folder.
+    test_store : Store, optional
+        Another study, to test on under the protocol ``cross-study``.
+    splits : Path, optional
+        Folds from a file in place of the protocol's own; they must keep what the protocol forbids.
     resume : bool
-        Go on with an interrupted run of the same configuration.
+        Go on with an interrupted run of the same configuration: what is finished is not run again.
     jobs : int
         Fits at the same time; the figures do not depend on it.
+    executor : Executor, optional
+        Where fits are run; without one, `jobs` processes of this machine.
+    command : str
+        What was typed, for the record.
 
     Returns
     -------
     list of dict
         The figures of metrics.json.
+
+    Raises
+    ------
+    UserError
+        If the options do not fit the stores, or a fit failed: the others are finished all the same, and `resume`
+        tries it again.
     """
-    return _run("evaluate", store, config, out, resume, jobs, progress)
+    run = _Run("evaluate", store, config, out, test_store, splits, resume, command)
+    return run(executor or LocalExecutor(jobs), progress)
 
 
 def train(
-    store: Store, config: Config, out: Path, *, resume: bool = False, progress: Progress = silent
+    store: Store,
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    command: str = "",
 ) -> list[dict[str, Any]]:
     """Fit one model on everything but a validation part; write the run folder.
 
     Its figures are validation figures: the epoch was chosen on them, so they flatter.
     """
-    return _run("train", store, config, out, resume, 1, progress)
+    return _Run("train", store, config, out, None, None, resume, command)(LocalExecutor(), progress)
 
 
-def _run(
-    kind: str, store: Store, config: Config, out: Path, resume: bool, jobs: int, progress: Progress
-) -> list[dict[str, Any]]:
-    begun = time.monotonic()
-    check_run(kind, store, config, out, resume)
-    from milmer.training.fit import check_parts  # late: what is wrong with the folder is said before torch is imported
+class _Run:
+    """One call of `evaluate` or `train`, step by step."""
 
-    progress(0, 1, "loading")
-    check_parts(config, store)  # a wrong name must neither cost the reading of all frames nor leave a run behind
-    bags = _bags(store.path, _base(config).model_dump_json()).permuted(config.data.permute_labels)
-    splits = make_splits(
-        bags.table,
-        bags.labels.y,
-        config.evaluation.protocol,
-        config.evaluation.folds,
-        config.evaluation.seed,
-        bags.labels.classes,
-    )
-    begin_run(kind, store, config, out)
-    log = Log(out / "log.txt")
-    log(f"{kind} {'resumed' if resume else 'started'}: {store.name}, store {store.fingerprint}")
-    if kind == "train":
-        first = splits[0]
-        everything = np.sort(np.concatenate([first.train, first.test]))
-        splits = [Split(0, everything, first.validation, first.test[:0])]
-    tasks = [
-        _Task(store.path, config, s, out / "folds" / str(s.fold), f"fold {s.fold + 1} of {len(splits)}", resume)
-        for s in splits
-    ]
-    permutations = config.evaluation.permutations if kind == "evaluate" else 0
-    for p in range(1, permutations + 1):
-        shuffled = make_splits(
-            bags.table,
-            bags.permuted(p).labels.y,
-            config.evaluation.protocol,
-            config.evaluation.folds,
-            config.evaluation.seed,
-            bags.labels.classes,
+    def __init__(
+        self,
+        kind: str,
+        store: Store,
+        config: Config,
+        out: Path,
+        test_store: Store | None,
+        splits: Path | None,
+        resume: bool,
+        command: str,
+    ) -> None:
+        self.begun = time.monotonic()
+        self.kind, self.config, self.out = kind, config, out
+        self.resume, self.command, self.file = resume, command, splits
+        check_options(kind, store, config, test_store, splits)
+        self.places = (store.path,) if test_store is None else (store.path, test_store.path)
+        self.store = store if test_store is None else JoinedStore(store, test_store)
+        if isinstance(self.store, JoinedStore):
+            self.store.check(config.data.target, config.data.modalities)
+
+    def __call__(self, executor: Executor, progress: Progress) -> list[dict[str, Any]]:
+        """Check, fit what is not there, and gather."""
+        kind, config, out = self.kind, self.config, self.out
+        check_run(kind, self.store, config, out, self.resume, self.places[1] if len(self.places) > 1 else None)
+        progress(0, 1, "loading")
+        budget = Budget.parse(guard_ica(config, self.store, config.evaluation.budget))
+        from milmer.training.fit import check_parts  # late: what was wrong so far is said before torch is imported
+
+        check_parts(config, self.store)  # a wrong name must neither cost the reading of all frames nor leave a run
+        bags = load_bags(self.places, config)
+        splits = first_splits(kind, self.store, bags, config, self.file)
+        about = check_split(out, bags.table, splits, self.file)
+        seeds = [config.training.seed + i for i in range(config.evaluation.seeds if kind == "evaluate" else 1)]
+        about |= {"command": self.command, "budget": str(budget), "seeds": seeds, "scope": config.evaluation.scope}
+        about |= {"test_store": str(self.places[1].resolve()) if len(self.places) > 1 else None}
+        begin_run(kind, self.store, config, out, about)
+        from milmer.evaluation.split_files import write_splits
+
+        write_splits(out / "splits.parquet", bags.table, splits)
+        log = Log(out / "log.txt")
+        log(f"{kind} {'resumed' if self.resume else 'started'}: {self.store.name}, store {self.store.fingerprint}")
+        folds = self._folds(bags, splits, seeds, budget)
+        outcomes = []
+        for done, outcome in enumerate(executor.run(folds, fit_fold, progress), 1):
+            outcomes.append(outcome)
+            log(f"{outcome.task.text}: {outcome.reason or 'done'} ({done} of {len(folds)})")
+            if outcome.fault:
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    outcome.task.folder.mkdir(parents=True, exist_ok=True)
+                    (outcome.task.folder / ERROR).write_text(outcome.fault, encoding="utf-8")
+        self._refuse_failed(folds, outcomes)
+        progress(len(folds), len(folds), "figures")
+        return self._gather(folds, bags, log)
+
+    def _folds(self, bags: Bags, splits: Sequence[Split], seeds: Sequence[int], budget: Budget) -> list[Fold]:
+        """Every fit, the first seed's first; permutations are of the first seed."""
+        made = []
+        for seed in seeds:
+            config = self.config.model_copy(update={"training": self.config.training.model_copy(update={"seed": seed})})
+            top = self.out if seed == seeds[0] else self.out / "seeds" / str(seed)
+            of_seed = f"seed {seed}, " if len(seeds) > 1 else ""
+            for s in splits:
+                of_whom = f" ({s.name})" if s.name else ""
+                text = f"{of_seed}fold {s.fold + 1} of {len(splits)}{of_whom}"
+                folder = top / "folds" / str(s.fold)
+                made.append(Fold(self.places, config, s, folder, text, budget, self.resume))
+        permutations = self.config.evaluation.permutations if self.kind == "evaluate" else 0
+        for p in range(1, permutations + 1):
+            own = splits if self.file is not None else None
+            for s in permuted_splits(self.store, bags.permuted(p), self.config, own):
+                folder = self.out / "permutations" / str(p) / str(s.fold)
+                text = f"permutation {p} of {permutations}, fold {s.fold + 1}"
+                made.append(Fold(self.places, self.config, s, folder, text, budget, self.resume, p))
+        return made
+
+    def _refuse_failed(self, folds: Sequence[Fold], outcomes: Sequence[Outcome[Fold]]) -> None:
+        """Record the fits that failed; raise one line on them where there are any."""
+        order = {id(f): i for i, f in enumerate(folds)}
+        failed = [o for o in outcomes if o.fault]
+        failed.sort(key=lambda o: order.get(id(o.task), 0))
+        told = [
+            {"what": o.task.text, "folder": o.task.folder.relative_to(self.out).as_posix(), "reason": o.reason}
+            for o in failed
+        ]
+        record = read_record(self.out)
+        record["failed"] = told
+        if failed:
+            record["complete"] = False
+        write_json(self.out / "run.json", record)
+        if not failed:
+            return
+        names = ", ".join(o.task.text for o in failed[:4]) + (", ..." if len(failed) > 4 else "")
+        line = (
+            f"{self.out}: {len(failed)} of {len(folds)} fits failed ({names}): {failed[0].reason}; the traceback is in "
+            f"{failed[0].task.folder / ERROR}; the others are finished, and the same command with --resume tries "
+            "again what failed"
         )
-        for s in shuffled:
-            folder = out / "permutations" / str(p) / str(s.fold)
-            text = f"permutation {p} of {permutations}, fold {s.fold + 1}"
-            tasks.append(_Task(store.path, config, s, folder, text, resume, p))
-    for done, task in enumerate(_fit_all(tasks, jobs, progress), 1):
-        log(f"{task.text}: done ({done} of {len(tasks)})")
-    progress(len(tasks), len(tasks), "figures")
-    classes = bags.labels.classes
-    own = [t for t in tasks if not t.permutation]
-    predictions = pd.concat([pd.read_parquet(t.folder / "predictions.parquet") for t in own])
-    write_table(out / "predictions.parquet", predictions.reset_index(drop=True))
-    null = [
-        pd.concat([pd.read_parquet(t.folder / "predictions.parquet") for t in tasks if t.permutation == p])
-        for p in range(1, permutations + 1)
+        raise (DamagedStore if any(o.damaged for o in failed) else UserError)(line)
+
+    def _gather(self, folds: Sequence[Fold], bags: Bags, log: Log) -> list[dict[str, Any]]:
+        """Write what the finished fits say together."""
+        config, out, classes = self.config, self.out, bags.labels.classes
+        own = [f for f in folds if not f.permutation]
+        predictions = _together(own, PREDICTIONS)
+        write_table(out / PREDICTIONS, predictions)
+        counted = sorted({f.permutation for f in folds} - {0})
+        null = [_together([f for f in folds if f.permutation == p], PREDICTIONS) for p in counted]
+        found = figures(predictions, config.evaluation, classes, permuted=null or None)
+        (out / "metrics.json").write_text(json.dumps(plain(found), indent=1) + "\n", encoding="utf-8")
+        if any((f.folder / PROBES).exists() for f in own):
+            probed = _together(own, PROBES)
+            write_table(out / PROBES, probed)
+            write_json(out / "probes.json", plain(probe_figures(probed, config.evaluation, classes)))
+        _write_history(out, own)
+        notes = [n if n.startswith("fold ") else f"{_name(f)}: {n}" for f in own for n in fold_notes(f)]
+        notes = list(dict.fromkeys([*getattr(self.store, "notes", ()), *bags.labels.notes, *notes]))
+        notes += [f"not in the store: {k}: {v}" for k, v in self.store.info.get("failed", {}).items()]
+        notes += _samples(out, self.store, config, predictions, classes)
+        record = read_record(out)
+        record |= {
+            "complete": True,
+            "failed": [],
+            "notes": notes,
+            "classes": list(classes),
+            "label_rule": bags.labels.rule,
+            "guard": _guard_log(own),
+            "bags": len(bags.table),
+            "seconds": round(record.get("seconds", 0.0) + time.monotonic() - self.begun, 1),
+            "peak_memory_bytes": peak_memory(),
+        }
+        write_json(out / "run.json", record)
+        peak = record["peak_memory_bytes"] / 1e9
+        log(f"{self.kind} finished in {record['seconds']:.0f} s, peak memory {peak:.2f} GB")
+        return found
+
+
+def _together(folds: Sequence[Fold], name: str) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(f.folder / name) for f in folds], ignore_index=True)
+
+
+def _name(fold: Fold) -> str:
+    """Name a fold in a note; the first seed's goes without saying, since its folder does too."""
+    seeds = fold.folder.parents[1]
+    return f"fold {fold.split.fold}" if seeds.parent.name != "seeds" else f"seed {seeds.name}, fold {fold.split.fold}"
+
+
+def _write_history(out: Path, folds: Sequence[Fold]) -> None:
+    """Put the learning curves of all fits in one table."""
+    curves = []
+    for f in folds:
+        curve = pd.read_csv(f.folder / "history.csv")
+        curves.append(
+            pd.concat(
+                [pd.DataFrame({"seed": f.config.training.seed, "fold": f.split.fold}, curve.index), curve], axis=1
+            )
+        )
+    part = out / ".history.csv.part"
+    pd.concat(curves, ignore_index=True).to_csv(part, index=False)
+    part.replace(out / "history.csv")
+
+
+def _guard_log(folds: Sequence[Fold]) -> list[dict[str, Any]]:
+    """Say what was fitted on how many rows, over all fits: fewest and most."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for f in folds:
+        for entry in json.loads((f.folder / FITS).read_text(encoding="utf-8"))["fits"]:
+            found.setdefault((entry["kind"], entry["what"], " and ".join(entry["parts"])), []).append(entry["rows"])
+    return [
+        {
+            "kind": kind,
+            "what": what,
+            "parts": parts,
+            "fewest_rows": min(rows),
+            "most_rows": max(rows),
+            "fits": len(rows),
+        }
+        for (kind, what, parts), rows in found.items()
     ]
-    found = figures(predictions.reset_index(drop=True), config.evaluation, classes, permuted=null or None)
-    (out / "metrics.json").write_text(json.dumps(plain(found), indent=1) + "\n", encoding="utf-8")
-    if any((t.folder / PROBES).exists() for t in own):
-        probed = pd.concat([pd.read_parquet(t.folder / PROBES) for t in own], ignore_index=True)
-        write_table(out / PROBES, probed)
-        write_json(out / "probes.json", plain(probe_figures(probed, config.evaluation, classes)))
-    notes = [f"fold {s.fold}: {n}" for s in splits for n in s.notes]
-    notes += [f"fold {t.split.fold}: {n}" for t in own for n in _attention_notes(t)]
-    if store.info.get("failed"):
-        notes += [f"not in the store: {k}: {v}" for k, v in store.info["failed"].items()]
-    record = read_record(out)
-    record |= {
-        "complete": True,
-        "notes": notes,
-        "classes": list(classes),
-        "label_rule": bags.labels.rule,
-        "bags": len(bags.table),
-        "seconds": round(record.get("seconds", 0.0) + time.monotonic() - begun, 1),
-        "peak_memory_bytes": peak_memory(),
-    }
-    write_json(out / "run.json", record)
-    log(f"{kind} finished in {record['seconds']:.0f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB")
-    return found
 
 
-def _base(config: Config) -> Config:
-    """Return the configuration without what only changes labels, so that permutations share the data read."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"permute_labels": None})})
+def _samples(out: Path, store: Store, config: Config, predictions: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """Write what the page shows from the store; figures are worth more than its pictures, so a fault is a note."""
+    from milmer.evaluation.samples import write_samples
 
-
-@functools.lru_cache(maxsize=1)
-def _bags(store: Path, config: str) -> Bags:
-    from milmer.training.data import Bags
-
-    return Bags(Store(store), Config.model_validate_json(config).data)
-
-
-def _fit_all(tasks: Sequence[_Task], jobs: int, progress: Progress) -> Iterator[_Task]:
-    """Run every fit; `progress` counts in hundredths of a fit."""
-    shares = [0.0] * len(tasks)
-
-    def tell(task: int, done: int, total: int, text: str) -> None:
-        shares[task] = done / max(total, 1)
-        progress(int(100 * sum(shares)), 100 * len(tasks), text)
-
-    if jobs <= 1 or len(tasks) == 1:
-        for i, task in enumerate(tasks):
-            _fit_one(task, functools.partial(tell, i))
-            tell(i, 1, 1, task.text)
-            yield task
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        ticks = manager.Queue()
-        pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, end_with, (os.getpid(),))
-        try:
-            futures = {pool.submit(_fit_one, t, _Ticks(ticks, i)): i for i, t in enumerate(tasks)}
-            waiting = set(futures)
-            while waiting:
-                finished, waiting = wait(waiting, timeout=0.3, return_when=FIRST_COMPLETED)
-                while not ticks.empty():
-                    tell(*ticks.get())
-                for future in finished:
-                    future.result()
-                    tell(futures[future], 1, 1, tasks[futures[future]].text)
-                    yield tasks[futures[future]]
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process was killed, perhaps for want of memory; the same command with --jobs 1 --resume goes on: "
-                "nothing finished is lost"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class _Ticks:
-    """Progress that travels from a worker process."""
-
-    queue: Any
-    task: int
-
-    def __call__(self, done: int, total: int, text: str) -> None:
-        self.queue.put((self.task, done, total, text))
-
-
-def _fit_one(task: _Task, progress: Progress) -> None:
-    """Fit one fold and write its predictions."""
-    from milmer.training.fit import fit, predict_bags
-    from milmer.training.probes import probe_fold
-
-    target = task.folder / "predictions.parquet"
-    probing = bool(wanted(task.config)) and not task.permutation and len(task.split.test) > 0
-    probed = not probing or (task.folder / PROBES).exists()
-    if task.resume and target.exists() and probed and (task.folder / "done.json").exists():
-        return
-    config = task.config
-    bags = _bags(task.store, _base(config).model_dump_json()).permuted(config.data.permute_labels)
-    if task.permutation:
-        bags = bags.permuted(task.permutation)
-    split = task.split
-    fit(
-        config,
-        bags,
-        split.train,
-        split.validation,
-        task.folder,
-        resume=task.resume,
-        progress=progress,
-        text=task.text,
-    )
-    parts = [("train", split.train), ("validation", split.validation), ("test", split.test)]
-    if task.permutation:
-        parts = parts[-1:]
-    rows = np.concatenate([r for _, r in parts])
-    prob, weights = predict_bags(
-        task.folder, bags, rows, device=config.training.device, batch=2 * config.training.batch
-    )
-    table = _prediction_rows(config, bags, rows, prob, weights)
-    table.insert(2, "fold", split.fold)
-    table.insert(4, "part", np.repeat([n for n, _ in parts], [len(r) for _, r in parts]))
-    if probing:
-        progress(1, 1, f"{task.text}: what does the model use?")
-        found = probe_fold(config, bags, split.test, task.folder, spare=split.validation)
-        found.insert(2, "fold", split.fold)
-        found.insert(3, "seed", config.training.seed)
-        write_table(task.folder / PROBES, found)
-    write_table(target, table)
-    if task.permutation:  # what a null leaves behind is its predictions
-        (task.folder / "model.safetensors").unlink()
-
-
-def _attention_notes(task: _Task) -> list[str]:
-    """Say where a fit's attention has collapsed, by its history."""
-    from milmer.models.selection import SELECTIONS
-    from milmer.training.watch import collapse_notes
-
-    history = task.folder / "history.csv"
-    if not learns_weights(task.config.model) or not history.exists():
-        return []
-    table = pd.read_csv(history)
-    if "attention_entropy" not in table:
-        return []
-    table = table[table["attention_entropy"].notna()]  # of several members, the one that has frames to weigh
-    if not len(table):
-        return []
-    best = {str(k): v for k, v in table.sort_values("val_loss", kind="stable").iloc[0].items()}
-    selection = SELECTIONS[task.config.model.selection.method]
-    return collapse_notes(best, looks_at_positions=selection.looks_at_positions)
-
-
-def _prediction_rows(
-    config: Config, bags: Bags, rows: NDArray[np.int64], prob: NDArray[np.float32], weights: NDArray[np.float32]
-) -> pd.DataFrame:
-    """Return predictions with everything a figure needs: identity, label and its rule, probabilities, frame weights."""
-    table = bags.table.iloc[rows].reset_index(drop=True)
-    ratings = [c for c in table.columns if c.startswith("rating_")]
-    labels = bags.labels
-    head = {
-        "protocol": config.evaluation.protocol,
-        "budget": "unlabelled (ICA per recording)" if uses_ica(config, bags.store) else "none",
-        "seed": config.training.seed,
-    }
-    columns: dict[str, Any] = {name: table[name] for name in IDENTITY}
-    columns |= {n: table[n] for n in ("store_key", "trial_row", "window", "start", "stop")}
-    columns |= {n: table[n] for n in [*ratings, "label"]}
-    columns |= {"label_rule": labels.rule, "threshold": config.data.threshold, "y_true": labels.y[rows]}
-    columns |= {f"prob_{c}": prob[:, i] for i, c in enumerate(labels.classes)}
-    columns |= {"y_pred": prob.argmax(axis=1)}
-    columns |= {"frame_weights": list(weights.reshape(len(rows), -1))}
-    columns |= {"face_rows": list(bags.face_rows[rows].reshape(len(rows), -1))}
-    found = pd.DataFrame(columns)
-    for at, (name, value) in enumerate(head.items()):
-        found.insert(at, name, value)
-    return found
-
-
-def uses_ica(config: Config, store: Store) -> bool:
-    """Whether what the model sees was cleaned by an operator that was fitted on whole recordings, test trials too."""
-    if "eeg" not in config.data.modalities:
-        return False
-    kinds = set(config.data.reject)
-    return any(kinds & set(store.recording(k).components) for k in store.keys)
+    try:
+        write_samples(out, store, config, predictions, classes)
+    except Exception as error:
+        return [f"the report's pictures could not be written: {type(error).__name__}: {' '.join(str(error).split())}"]
+    return []

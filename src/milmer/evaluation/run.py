@@ -10,19 +10,32 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from milmer.config import Config, differences, dump, load_config
 from milmer.errors import UserError
-from milmer.evaluation.protocols import display_name
-from milmer.store import Store, write_json
+from milmer.evaluation.protocols import Split, display_name
+from milmer.evaluation.split_files import split_hash
+from milmer.store import Store, file_hash, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def check_run(kind: str, store: Store, config: Config, out: Path, resume: bool) -> None:
+def check_run(kind: str, store: Store, config: Config, out: Path, resume: bool, test_store: Path | None = None) -> None:
     """Make the folder of a run, or check that the run in it is the same.
+
+    Parameters
+    ----------
+    store : Store
+        What the run reads: of two stores, both as one.
+    test_store : Path, optional
+        Where the second one is.
 
     Raises
     ------
@@ -38,8 +51,16 @@ def check_run(kind: str, store: Store, config: Config, out: Path, resume: bool) 
             differ = differences(old.model_dump(mode="json"), config.model_dump(mode="json"))
             raise UserError(f"{out}: was begun with {'; '.join(differ)}; resume with the same values")
         found = read_record(out)
+        before = found.get("test_store")
+        if (before is None) != (test_store is None):
+            now = f"asked for {test_store}" if test_store else "asked for none"
+            raise UserError(
+                f"{out}: was begun with {f'--test-store {before}' if before else 'no --test-store'}, {now}; resume "
+                "with the same, or give another --out"
+            )
         if found["fingerprint"] != store.fingerprint:
-            raise UserError(f"{out}: was begun on another store ({found['store']}); give another --out")
+            both = f" and {before}" if before else ""
+            raise UserError(f"{out}: was begun on another store ({found['store']}{both}); give another --out")
         if found["kind"] != kind:
             raise UserError(f"{out}: holds a run of 'milmer {found['kind']}', not of 'milmer {kind}'")
         check_backbone(config, out)
@@ -52,8 +73,42 @@ def check_run(kind: str, store: Store, config: Config, out: Path, resume: bool) 
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
 
 
-def begin_run(kind: str, store: Store, config: Config, out: Path) -> None:
-    """Write what a run is into `out`, unless it is there; to be called when its options are known to be usable."""
+def check_split(out: Path, rows: pd.DataFrame, splits: Sequence[Split], file: Path | None = None) -> dict[str, Any]:
+    """Name a run's folds for its record; refuse to go on with others than it was begun with.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The table that `splits` point into.
+    file : Path, optional
+        Where they were read from; without it they are the protocol's own.
+
+    Returns
+    -------
+    dict
+        ``split_hash``, and ``splits`` (``file`` and its ``sha256``; None without a file).
+    """
+    digest = split_hash(rows, splits)
+    if (out / "run.json").exists():
+        found = read_record(out)
+        if found.get("split_hash", digest) != digest:
+            given = (found.get("splits") or {}).get("file")
+            whose = f"those of --splits {given}" if given else "the protocol's own"
+            raise UserError(
+                f"{out}: was begun with other folds, {whose} (split hash {found['split_hash']}, now {digest}); resume "
+                "with the same, or give another --out"
+            )
+    about = None if file is None else {"file": file.name, "sha256": file_hash(file)}
+    return {"split_hash": digest, "splits": about}
+
+
+def begin_run(
+    kind: str, store: Store, config: Config, out: Path, more: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Write what a run is into `out`, unless it is there; to be called when its options are known to be usable.
+
+    `more` goes into run.json as it is.
+    """
     record = out / "run.json"
     if record.exists():
         return
@@ -70,8 +125,10 @@ def begin_run(kind: str, store: Store, config: Config, out: Path) -> None:
             "fingerprint": store.fingerprint,
             "backbone": backbone_hash(config),
             "versions": versions | {"python": platform.python_version()},
+            "failed": [],
             "complete": False,
-        },
+        }
+        | dict(more),
     )
 
 

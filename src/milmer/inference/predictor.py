@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def predict_recording(
     ----------
     model : Path or str
         A model's folder, a run, whose folds are averaged unless `fold` names one, or a hub name (``user/model``).
+        The answer for the whole recording is at each fold's temperature, where the run has fitted one.
     out : Path
         Folder for ``predictions.csv`` and ``timeline.png``.
     eeg, video : Path, optional
@@ -137,14 +139,54 @@ def predict_recording(
             " and ".join(p.name for p in (eeg, video) if p is not None),
             show_faces=show_faces,
         )
-    mean = prob.mean(axis=0)  # (classes,)
+    mean = whole_answer([p for p, _ in answers], [fold_temperature(f) for f in folders])  # (classes,)
     top = record["classes"][int(mean.argmax())]
     summary = (
-        f"{len(table)} windows; on average {top} {mean.max():.0%} (chance if nothing is known {1 / len(mean):.0%})"
+        f"{len(table)} windows; as a whole {top} {mean.max():.0%} (chance if nothing is known {1 / len(mean):.0%})"
     )
     if len(folders) > 1:
         summary += f", mean of {len(folders)} folds"
     return Predicted(out / "predictions.csv", out / "timeline.png", summary, tuple(notes), table)
+
+
+def whole_answer(windows: Sequence[NDArray[np.float32]], temperatures: Sequence[float]) -> NDArray[np.float64]:
+    """Return the probabilities of a whole trial: each fold's mean over windows at its temperature, then the mean.
+
+    Parameters
+    ----------
+    windows : sequence of ndarray, shape (n, classes)
+        A fold's probabilities of each window.
+    temperatures : sequence of float
+        One a fold, fitted on answers for whole trials; a window's own probabilities are left as they are.
+
+    Returns
+    -------
+    ndarray, shape (classes,)
+    """
+    from milmer.evaluation.calibration import tempered
+
+    each = [tempered(p.mean(axis=0, keepdims=True), t) for p, t in zip(windows, temperatures, strict=True)]  # (1, k)
+    return np.asarray(np.concatenate(each).mean(axis=0))  # (classes,)
+
+
+def fold_temperature(folder: Path) -> float:
+    """Return the temperature in a model's folder (calibration.json); 1 where it has none.
+
+    Raises
+    ------
+    UserError
+        If the file holds none that can be used.
+    """
+    file = folder / "calibration.json"
+    if not file.exists():
+        return 1.0
+    try:
+        found = float(json.loads(file.read_text(encoding="utf-8"))["temperature"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); delete it to go without a temperature") from error
+    if not 0 < found < np.inf:
+        raise UserError(f"{file}: found the temperature {found:g}, expected more than 0; delete it to go without")
+    return found
 
 
 def model_folders(model: Path, fold: int | None = None) -> list[Path]:
