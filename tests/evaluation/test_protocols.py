@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,13 +8,17 @@ from hypothesis import strategies as st
 
 from milmer.errors import UserError
 from milmer.evaluation.protocols import (
+    KINDS,
     LEAKY,
+    PERMITTED,
     PROTOCOLS,
+    WITHIN,
+    Split,
     display_name,
     make_splits,
+    permitted_table,
     trial_codes,
 )
-from milmer.evaluation.splitters import SubjectSplit, TrialSplit, WindowSplit
 
 
 def table(subjects: int, trials: int, windows: int) -> pd.DataFrame:
@@ -28,53 +34,96 @@ def balanced(subjects: int, trials: int, windows: int, classes: int, seed: int =
 
 
 @st.composite
-def studies(draw: st.DrawFn) -> tuple[pd.DataFrame, np.ndarray, str, int | None, int]:
-    """Uneven studies: several sessions, trials of several windows, some rows or whole trials without a label."""
-    protocol = draw(st.sampled_from(["trial", "subject", "window"]))
-    subjects = draw(st.integers(3, 6))
+def studies(draw: st.DrawFn) -> tuple[pd.DataFrame, np.ndarray, dict[str, object]]:
+    """Uneven studies: several sessions, trials of several windows, stimuli seen again in other sessions or not at all,
+    some rows or whole trials without a label; and a request that such a table can serve."""
+    protocol = draw(st.sampled_from(PROTOCOLS))
     seed = draw(st.integers(0, 1000))
+    within = protocol in WITHIN and draw(st.booleans())
     rng = np.random.default_rng(seed)
     rows, y = [], []
-    for s in range(subjects):
-        for session in ("a", "b")[: int(rng.integers(1, 3))]:
-            for trial in range(int(rng.integers(2, 7))):
-                label = int(rng.integers(-1, 3))
-                for window in range(int(rng.integers(1, 4))):
-                    rows.append((f"s{s}", session, trial, window))
-                    y.append(label if rng.random() > 0.1 else -1)
-        for extra, label in enumerate((0, 1)):  # every subject has two labelled trials
-            rows.append((f"s{s}", "c", extra, 0))
-            y.append(label)
+    for study in ("a", "b", "c")[: draw(st.integers(2, 3)) if protocol == "cross-study" else draw(st.integers(1, 2))]:
+        stimuli = int(rng.integers(5, 9))
+        for s in range(int(rng.integers(3, 6))):
+            sessions = ("a", "b")[: int(rng.integers(1, 3))]
+            for session in sessions:
+                for trial, stimulus in enumerate(rng.permutation(stimuli)):
+                    if session == "b" and rng.random() < 0.4:
+                        continue  # a session that was broken off
+                    label = int(rng.integers(-1, 3)) if session == "b" else (trial + s) % 3
+                    for window in range(int(rng.integers(1, 4))):
+                        rows.append((study, f"s{s}", session, trial, f"e{stimulus}", window))
+                        y.append(label if window == 0 or rng.random() > 0.1 else -1)
+    columns = ["study", "subject", "session", "trial", "stimulus", "window"]
     order = rng.permutation(len(rows))
-    frame = pd.DataFrame([rows[i] for i in order], columns=["subject", "session", "trial", "window"])
-    folds = draw(st.one_of(st.none(), st.integers(3, subjects if protocol == "subject" else 6)))
-    return frame, np.array(y)[order], protocol, folds, seed
+    frame = pd.DataFrame([rows[i] for i in order], columns=columns)
+    folds = draw(st.sampled_from([None, 3, 4] if not within and protocol != "subject" else [None, 3]))
+    if protocol == "subject-and-stimulus" and folds == 4:
+        folds = 3
+    ask: dict[str, object] = {"protocol": protocol, "folds": folds, "seed": seed}
+    if within:
+        ask["scope"] = "subject"
+    if protocol == "cross-study" and draw(st.booleans()):
+        ask["train_study"] = "a"
+    return frame, np.array(y)[order], ask
 
 
-@settings(max_examples=80, deadline=None)
+def identities(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What rows share, made without the code under test."""
+    columns = {
+        "time": ["study", "subject", "session", "trial", "window"],
+        "trial": ["study", "subject", "session", "trial"],
+        "recording": ["study", "subject", "session"],
+        "subject": ["study", "subject"],
+        "stimulus": ["study", "stimulus"],
+        "study": ["study"],
+    }
+    return {kind: rows[names].astype(str).agg("|".join, axis=1).to_numpy() for kind, names in columns.items()}
+
+
+def parts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return split.train, split.validation, split.test
+
+
+@settings(max_examples=100, deadline=None)
 @given(studies())
-def test_every_split_keeps_its_promises(study: tuple[pd.DataFrame, np.ndarray, str, int | None, int]) -> None:
-    rows, y, protocol, folds, seed = study
-    splits = make_splits(rows, y, protocol, folds, seed)
-    again = make_splits(rows, y, protocol, folds, seed)
-    tested = np.concatenate([s.test for s in splits])
-    assert sorted(tested) == np.flatnonzero(y >= 0).tolist()  # every labelled row once
+def test_every_split_keeps_its_promises(study: tuple[pd.DataFrame, np.ndarray, dict[str, object]]) -> None:
+    rows, y, ask = study
+    protocol = str(ask["protocol"])
+    splits = make_splits(rows, y, **ask)
+    labelled = np.flatnonzero(y >= 0)
+    tested = np.sort(np.concatenate([s.test for s in splits]))
+    if "train_study" in ask:
+        labelled = labelled[(rows["study"] != "a").to_numpy()[labelled]]
+    assert tested.tolist() == labelled.tolist()  # every labelled row once
     assert [s.fold for s in splits] == list(range(len(splits)))
-    group = {
-        "trial": rows["subject"] + "|" + rows["session"] + "|" + rows["trial"].astype(str),
-        "subject": rows["subject"],
-        "window": pd.Series(np.arange(len(rows)).astype(str)),
-    }[protocol].to_numpy()
-    for split, other in zip(splits, again, strict=True):
-        parts = (split.train, split.validation, split.test)
-        assert all(p.dtype == np.int64 and p.size for p in parts)
-        assert sorted(np.concatenate(parts)) == np.flatnonzero(y >= 0).tolist()  # disjoint, nothing lost
-        sides = [set(group[p]) for p in parts]
-        assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
-        np.testing.assert_array_equal(split.validation, splits[(split.fold + 1) % len(splits)].test)
-        for mine, theirs in zip(parts, (other.train, other.validation, other.test), strict=True):
-            np.testing.assert_array_equal(mine, theirs)
-        assert split.notes == other.notes
+    shared = identities(rows)
+    for split in splits:
+        assert all(p.dtype == np.int64 and p.size and (np.diff(p) > 0).all() for p in parts(split))
+        assert np.unique(np.concatenate(parts(split))).size == sum(p.size for p in parts(split))
+        assert (y[np.concatenate(parts(split))] >= 0).all()
+        for kind in set(KINDS) - PERMITTED[protocol] - ({"trial"} if protocol == "window" else set()):
+            train, validation, test = (set(shared[kind][p]) for p in parts(split))
+            assert not train & test and not validation & test, kind
+            # whole subjects of the training studies validate across studies: there the study is shared
+            assert kind == "study" or not train & validation, kind
+        if ask.get("scope") == "subject":
+            mine = np.concatenate(parts(split))
+            assert len(set(shared["subject"][mine])) == 1
+            assert str(rows["subject"].iloc[mine[0]]) in split.name
+    again = make_splits(rows, y, **ask)
+    assert [s.notes for s in again] == [s.notes for s in splits]
+    for one, other in zip(splits, again, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(parts(one), parts(other), strict=True))
+    if protocol != "window":
+        order = np.random.default_rng(1).permutation(len(rows))
+        for one, other in zip(splits, make_splits(rows.iloc[order], y[order], **ask), strict=True):
+            assert one.name == other.name and one.notes == other.notes
+            assert all(set(a) == set(order[b]) for a, b in zip(parts(one), parts(other), strict=True))
+    if protocol in ("trial", "subject", "stimulus", "window") and "scope" not in ask:
+        for split in splits:
+            assert np.array_equal(split.validation, splits[(split.fold + 1) % len(splits)].test)
+            assert sum(p.size for p in parts(split)) == np.count_nonzero(y >= 0)  # nothing is lost
 
 
 @settings(max_examples=20, deadline=None)
@@ -176,26 +225,189 @@ def test_mistakes_are_named_with_their_mend() -> None:
         make_splits(rows.drop(columns="trial"), y, "trial")
     with pytest.raises(UserError, match=r"shape \(7,\)"):
         make_splits(rows, y[:-1], "trial")
-    for error in (pytest.raises(UserError, match="SubjectSplit"),):
-        with error:
-            next(SubjectSplit().split(np.zeros((8, 2)), y))
+    for odd in (np.where(y == 1, np.nan, 0.0), np.array(["low", "high"])[y], y + 0.5):
+        with pytest.raises(UserError, match=r"labels: found .*expected whole numbers, -1 where a row has none"):
+            make_splits(rows, odd, "trial")
 
 
-def test_splitters_serve_scikit_learn() -> None:
-    from sklearn.dummy import DummyClassifier
-    from sklearn.model_selection import cross_val_score
+def films(subjects: int = 6, stimuli: int = 10, windows: int = 1, study: str = "x") -> tuple[pd.DataFrame, np.ndarray]:
+    """Everybody sees the same films, in an order of their own; labels differ between people."""
+    rng = np.random.default_rng(5)
+    rows = [
+        (study, f"s{s:02d}", "", trial, f"film{film}", w)
+        for s in range(subjects)
+        for trial, film in enumerate(rng.permutation(stimuli))
+        for w in range(windows)
+    ]
+    frame = pd.DataFrame(rows, columns=["study", "subject", "session", "trial", "stimulus", "window"])
+    return frame, np.array((frame["trial"] + frame["subject"].str[1:].astype(int)) % 2, dtype=np.int64)
 
-    rows, y = table(4, 10, 2), balanced(4, 10, 2, 2)
-    x = np.zeros((len(rows), 1))
-    for splitter, count in ((TrialSplit(), 5), (SubjectSplit(), 4), (WindowSplit(n_splits=4, random_state=2), 4)):
-        scores = cross_val_score(DummyClassifier(), x, y, groups=rows, cv=splitter)
-        assert len(scores) == count == splitter.get_n_splits(x, y, rows)
-    names = np.array(["rest", "task"])[y]
-    for (train, test), part in zip(TrialSplit().split(rows, names), TrialSplit().parts(rows, y), strict=True):
-        assert sorted(np.r_[train, test]) == list(range(len(rows)))
-        np.testing.assert_array_equal(test, part.test)
-    kept, _ = next(TrialSplit(keep_validation=True).split(x, y, rows))
-    np.testing.assert_array_equal(kept, TrialSplit().parts(rows, y)[0].train)
+
+def test_a_film_shown_again_in_another_session_stays_on_one_side() -> None:
+    rows, y = films()
+    both = pd.concat([rows, rows.assign(session="again")[::2]], ignore_index=True)
+    labels = np.r_[y, 1 - y[::2]]
+    for split in make_splits(both, labels, "stimulus"):
+        sides = [set(both["stimulus"].iloc[p]) for p in parts(split)]
+        assert len(sides[2]) == 2 and not sides[2] & (sides[0] | sides[1]) and not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stimuli_are_dealt_by_their_commonest_class(seed: int) -> None:
+    rows, _ = films(subjects=3, stimuli=20)
+    y = np.array(rows["stimulus"].str[4:].astype(int) % 4, dtype=np.int64)
+    y[:20] = (y[:20] + 1) % 4  # one of three disagrees with the others
+    for split in make_splits(rows, y, "stimulus", 5, seed):
+        others = split.test[split.test >= 20]
+        assert np.bincount(y[others], minlength=4).tolist() == [2, 2, 2, 2]
+
+
+def test_the_grid_has_a_fit_for_each_cell_and_leaves_the_crossing_rows_out() -> None:
+    rows, y = films(subjects=6, stimuli=12, windows=2)
+    splits = make_splits(rows, y, "subject-and-stimulus", 3)
+    assert [s.name for s in splits] == [f"subjects {i}, stimuli {j}" for i in (1, 2, 3) for j in (1, 2, 3)]
+    for split in splits:
+        assert [p.size for p in parts(split)] == [2 * 4 * 2] * 3  # 2 subjects x 4 films x 2 windows
+    assert len(make_splits(rows, y, "subject-and-stimulus")) == 25
+    assert len(make_splits(*films(subjects=4), "subject-and-stimulus")) == 16
+
+
+def test_empty_cells_of_the_grid_are_left_out_and_validated_elsewhere() -> None:
+    rows, y = films(subjects=9, stimuli=9)
+    seen = np.random.default_rng(2).random(len(rows)) < 0.25
+    rows, y = rows[seen].reset_index(drop=True), y[seen]
+    splits = make_splits(rows, y, "subject-and-stimulus", 5)
+    assert len(splits) < 25
+    assert [s.fold for s in splits] == list(range(len(splits)))
+    assert sorted(np.concatenate([s.test for s in splits])) == list(range(len(rows)))
+    own = rows.assign(stimulus=rows["subject"].str[1:].astype(int) // 3 * 10 + np.arange(len(rows)) % 3)
+    with pytest.raises(UserError, match=r"nothing to train or to validate on for subjects \d, stimuli \d.*'stimulus'"):
+        make_splits(own[own["subject"] < "s03"], y[own["subject"] < "s03"], "subject-and-stimulus", 3, 0)
+
+
+def test_across_studies_each_is_tested_once_or_one_trains() -> None:
+    tables = [films(subjects=n, study=name) for n, name in ((5, "a"), (6, "b"), (3, "c"))]
+    rows, y = pd.concat([t for t, _ in tables], ignore_index=True), np.concatenate([v for _, v in tables])
+    splits = make_splits(rows, y, "cross-study")
+    assert [s.name for s in splits] == ["a", "b", "c"]
+    for split in splits:
+        assert set(rows["study"].iloc[split.test]) == {split.name}
+        assert set(rows["study"].iloc[split.validation]) == {"a", "b", "c"} - {split.name}
+        assert sum(p.size for p in parts(split)) == len(rows)
+    (one,) = make_splits(rows, y, "cross-study", train_study="b")
+    assert one.name == "a, c" and set(rows["study"].iloc[one.train]) == {"b"} == set(rows["study"].iloc[one.validation])
+    assert one.test.size == 80
+    assert rows["subject"].iloc[one.validation].nunique() in (1, 2)  # a fifth of six
+
+
+def test_within_a_subject_nothing_is_known_of_the_others() -> None:
+    rows, y = films(subjects=4, windows=2)
+    splits = make_splits(rows, y, "trial", scope="subject")
+    assert [s.name for s in splits] == [f"s{i:02d}" for i in range(4) for _ in range(5)]
+    assert [s.fold for s in splits] == list(range(20))
+    fewer = np.flatnonzero(rows["subject"] != "s00")
+    alone = make_splits(rows.iloc[fewer], y[fewer], "trial", scope="subject")
+    for one, other in zip(splits[5:], alone, strict=True):  # and folds stay whoever else is there
+        assert np.array_equal(one.test, fewer[other.test])
+    two = pd.concat([rows, rows.assign(study="z")], ignore_index=True)
+    assert make_splits(two, np.r_[y, y], "stimulus", 3, scope="subject")[0].name == "x/s00"
+
+
+def test_notes_of_a_subject_alone_name_it_once() -> None:
+    rows, y = films(subjects=3)
+    y = np.where((rows["subject"] == "s01").to_numpy() & (y == 1), 2, y)
+    splits = make_splits(rows, y, "trial", 3, scope="subject", classes=("calm", "glad", "sad"))
+    assert [s.notes for s in splits if s.notes] == [
+        ("subject s00 has no trial of sad",),
+        ("subject s01 has no trial of glad",),
+        ("subject s02 has no trial of sad",),
+    ]
+
+
+@pytest.mark.parametrize("protocol", [p for p in PROTOCOLS if p not in ("trial", "window")])
+def test_every_protocol_says_which_class_a_fold_lacks(protocol: str) -> None:
+    rows, y = films(subjects=6, stimuli=6)
+    rows.loc[rows["subject"] > "s02", "study"] = "z"
+    rare = np.flatnonzero((rows["subject"] == "s00") & (rows["stimulus"] == "film0"))
+    y[rare] = 2
+    splits = make_splits(rows, y, protocol, 3, classes=("calm", "glad", "sad"))
+    lacking = [n for s in splits for n in s.notes if "sad" in n]
+    assert any("test has no trial of sad" in n for n in lacking)
+    assert all(n.startswith("fold ") for n in lacking)
+    if protocol == "subject-and-stimulus":
+        assert lacking[0].startswith("fold 0 (subjects 1, stimuli 1): ")
+
+
+def test_mistakes_of_the_new_protocols_are_named_with_their_mend() -> None:
+    rows, y = films()
+    for column in ("", "  ", None, np.nan):
+        nameless = rows.assign(stimulus=rows["stimulus"].astype(object).where(rows["trial"] != 3, column))
+        for protocol in ("stimulus", "subject-and-stimulus"):
+            with pytest.raises(UserError, match=r"found 6 of 60 labelled rows without a name.*protocol 'trial'"):
+                make_splits(nameless, y, protocol)
+        assert len(make_splits(nameless, np.where(rows["trial"] == 3, -1, y), "stimulus")) == 5  # no label, no matter
+    with pytest.raises(UserError, match="no column 'stimulus'"):
+        make_splits(rows.drop(columns="stimulus"), y, "stimulus")
+    with pytest.raises(UserError, match=r"more than one in trial \d of subject s\d+, expected one a trial"):
+        make_splits(rows.assign(trial=rows["trial"] // 2), y, "stimulus")
+    few = (rows["stimulus"] < "film2").to_numpy()
+    with pytest.raises(UserError, match=r"'stimulus': found 2 labelled stimuli, expected at least 3.*protocol 'trial'"):
+        make_splits(rows[few], y[few], "stimulus")
+    with pytest.raises(UserError, match=r"found 2 labelled stimuli, expected at least 3.*protocol 'subject'"):
+        make_splits(rows[few], y[few], "subject-and-stimulus")
+    with pytest.raises(
+        UserError, match=r"found 10 labelled stimuli, expected at least 11, one a fold.*evaluation.folds"
+    ):
+        make_splits(rows, y, "stimulus", 11)
+    pair = (rows["subject"] < "s02").to_numpy()
+    with pytest.raises(UserError, match=r"found 2 labelled subjects, expected at least 3.*protocol 'trial'"):
+        make_splits(rows[pair], y[pair], "subject-and-stimulus")
+    with pytest.raises(UserError, match="found 6 labelled subjects, expected at least 7"):
+        make_splits(rows, y, "subject-and-stimulus", 7)
+    with pytest.raises(UserError, match=r"cross-study': found one study, x.*--test-store"):
+        make_splits(rows, y, "cross-study")
+    with pytest.raises(UserError, match="one study, without a name"):
+        make_splits(rows.drop(columns="study"), y, "cross-study")
+    two = rows.assign(study=np.where(rows["subject"] == "s00", "deap", "mahnob"))
+    with pytest.raises(
+        UserError, match=r"no labelled row of 'daep', expected one of deap, mahnob .did you mean 'deap'"
+    ):
+        make_splits(two, y, "cross-study", train_study="daep")
+    with pytest.raises(UserError, match="one labelled subject in deap, expected at least 2 of a study to train on"):
+        make_splits(two, y, "cross-study")
+    with pytest.raises(UserError, match="train_study: found 'x' with the protocol 'subject'"):
+        make_splits(rows, y, "subject", train_study="x")
+
+
+def test_mistakes_of_the_scope_are_named_with_their_mend() -> None:
+    rows, y = films()
+    for protocol in ("subject", "subject-and-stimulus", "cross-study"):
+        with pytest.raises(
+            UserError, match=f"scope subject: found the protocol '{protocol}', expected trial, stimulus"
+        ):
+            make_splits(rows, y, protocol, scope="subject")
+    with pytest.raises(UserError, match="scope: found 'alone', expected pooled or subject"):
+        make_splits(rows, y, "trial", scope="alone")
+    short = ~((rows["subject"] == "s04") & (rows["trial"] > 3)).to_numpy()
+    with pytest.raises(
+        UserError, match=r"subject s04, .*found 4 labelled trials, expected at least 5.*evaluation.folds"
+    ):
+        make_splits(rows[short], y[short], "trial", scope="subject")
+    assert len(make_splits(rows[short], y[short], "trial", 4, scope="subject")) == 24
+    with pytest.raises(UserError, match="subject s02: found only the class class 1, expected at least two"):
+        make_splits(rows, np.where(rows["subject"] == "s02", 1, y), "trial", scope="subject")
+
+
+def test_the_table_of_permitted_overlaps_is_that_of_the_docs() -> None:
+    assert set(PERMITTED) == set(PROTOCOLS) and all(p <= set(KINDS) for p in PERMITTED.values())
+    head, *body = permitted_table()
+    assert head == ["protocol", *KINDS]
+    assert [row[0] for row in body] == [display_name(p) for p in PROTOCOLS]
+    assert body[-1] == ["window (leaky)", "leak", "leak", "may", "may", "may", "may"]
+    assert all(c in ("never", "may") for row in body[:-1] for c in row[1:])
+    written = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    for name, *cells in body:
+        assert f"| {' | '.join([f'`{name.split()[0]}`' + name[len(name.split()[0]) :], *cells])} |" in written
 
 
 def test_an_honest_null_is_not_pushed_far_below_chance() -> None:

@@ -29,8 +29,8 @@ def deal_groups(
     rng : numpy.random.Generator
         Where ties and starts come from.
     mixed : bool
-        Groups hold rows of several classes: of the random starts, the one is taken that spreads the *rows* of each
-        class best, not the groups by their commonest class.
+        Groups hold rows of several classes: it is the *rows* of each class that are spread over all owners, not the
+        groups by their commonest class.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def deal_groups(
     weight = votes if mixed else np.eye(width, dtype=np.int64)[label]
     best, least = np.zeros(names.size, dtype=np.int64), np.inf
     for _ in range(_STARTS if names.size <= _STARTS_UP_TO else 1):
-        fold_of = _deal(owner[first], label, folds, rng)
+        fold_of = _deal(owner[first], label, weight, folds, rng)
         table = np.zeros((folds, width))
         np.add.at(table, fold_of, weight)
         cost = float((table**2).sum())  # least where each class is spread evenly over the folds
@@ -53,14 +53,15 @@ def deal_groups(
     return np.asarray(best[inverse], dtype=np.int64)
 
 
-def _deal(owner: Ints, label: Ints, folds: int, rng: np.random.Generator) -> Ints:
+def _deal(owner: Ints, label: Ints, weight: Ints, folds: int, rng: np.random.Generator) -> Ints:
     """Deal groups to folds, each to the emptiest fold by: owner and class, owner, class, all; ties at random.
 
-    The first two criteria keep every class of an owner and every owner within one group of even. A fold without
+    The first two criteria keep every class of an owner and every owner within one group of even. The third is how
+    much a fold holds already of what the group would add: `weight`, of shape (n_groups, n_classes). A fold without
     any group is least by all four, so that no fold stays empty while there are groups to deal.
     """
     fold_of = np.empty(owner.size, dtype=np.int64)
-    by_class = np.zeros((int(label.max()) + 1, folds), dtype=np.int64)
+    by_class = np.zeros((weight.shape[1], folds), dtype=np.int64)
     in_all = np.zeros(folds, dtype=np.int64)
     for one in rng.permutation(np.unique(owner)):
         mine = np.flatnonzero(owner == one)
@@ -68,9 +69,11 @@ def _deal(owner: Ints, label: Ints, folds: int, rng: np.random.Generator) -> Int
         for c in rng.permutation(np.unique(label[mine])):
             in_class = np.zeros(folds, dtype=np.int64)
             for group in rng.permutation(mine[label[mine] == c]):
-                fold = np.lexsort((rng.random(folds), in_all, by_class[c], in_owner, in_class))[0]
+                held = weight[group] @ by_class
+                fold = np.lexsort((rng.random(folds), in_all, held, in_owner, in_class))[0]
                 fold_of[group] = fold
-                for counts in (in_class, in_owner, by_class[c], in_all):
+                by_class[:, fold] += weight[group]
+                for counts in (in_class, in_owner, in_all):
                     counts[fold] += 1
     return fold_of
 

@@ -198,7 +198,7 @@ def make_splits(
         or folds.
     """
     _check_request(protocol, folds, scope, train_study)
-    labels = np.asarray(y, dtype=np.int64)
+    labels = _labels(y)
     people = person_codes(rows)
     if labels.shape != people.shape:
         raise UserError(f"labels: found shape {labels.shape}, expected one a row of the table, {people.shape}")
@@ -299,6 +299,16 @@ def _check_request(protocol: str, folds: int | None, scope: str, train_study: st
             f"folds: found {folds}, expected at least {FEWEST_FOLDS}, since one fold tests, one validates and the "
             "rest train; set evaluation.folds"
         )
+
+
+def _labels(y: ArrayLike) -> Ints:
+    given = np.asarray(y)
+    if given.dtype.kind not in "iub" and not (given.dtype.kind == "f" and np.array_equal(given, np.floor(given))):
+        found = "values without a number" if given.dtype.kind == "f" and np.isnan(given).any() else str(given.dtype)
+        raise UserError(
+            f"labels: found {found}, expected whole numbers, -1 where a row has none; number the classes from 0"
+        )
+    return given.astype(np.int64)
 
 
 def _check_classes(labels: Ints, classes: Sequence[str] | None, of: str, mend: str) -> None:

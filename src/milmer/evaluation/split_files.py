@@ -157,6 +157,8 @@ def _read(file: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        if file.is_dir():  # Parquet would take a folder for a table in pieces
+            raise OSError("a folder")
         if file.suffix == ".csv":
             return pd.read_csv(file, dtype=str, keep_default_na=False)  # as text: a subject "01" is not 1
         return pd.read_parquet(file)

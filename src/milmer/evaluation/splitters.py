@@ -42,9 +42,14 @@ class _ProtocolSplit:
     scope: str = "pooled"
 
     def parts(self, metadata: pd.DataFrame | Mapping[str, Any], y: ArrayLike) -> list[Split]:
-        """Return the folds with all three parts, as `make_splits` does; `y` may also hold names of classes."""
+        """Return the folds with all three parts, as `make_splits` does.
+
+        `y` may also hold names of classes, or numbers with NaN where a row has no label.
+        """
         values = np.asarray(y)
-        if values.dtype.kind not in "iub":
+        if values.dtype.kind == "f":
+            values = np.where(np.isnan(values), -1, values)
+        elif values.dtype.kind not in "iub":
             _, values = np.unique(values, return_inverse=True)
         return make_splits(
             metadata,
