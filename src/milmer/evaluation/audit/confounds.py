@@ -246,8 +246,8 @@ def _stimulus(label: Ints, people: Ints, stimulus: Ints, drawn: Ints, alpha: flo
         f"trials (labels permuted within subjects: {null.mean():.0%}). Where a stimulus is on two sides, a model may "
         "recognise the film and not the feeling."
         if found
-        else f"Other subjects' labels of a stimulus foretell a trial's label in {value:.0%} of {tried} trials (by chance "
-        f"{null.mean():.0%}, p = {p:.2g}): not more than chance may do."
+        else f"Other subjects' labels of a stimulus foretell a trial's label in {value:.0%} of {tried} trials (by "
+        f"chance {null.mean():.0%}, p = {p:.2g}): not more than chance may do."
     )
     return _entry("stimulus", value, float(null.mean()), None if fixed else p, found, text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,26 +12,28 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.errors import UserError, nearest
+from milmer.evaluation.audit.columns import (
+    ALIASES,
+    RATINGS,
+    RECORD,
+    class_names,
+    either,
+    few,
+    first_of,
+    keys_of,
+    named,
+    natural,
+    numbers,
+    read_metadata,
+    read_table,
+    text_of,
+)
+
+__all__ = ["Answers", "Fold", "read_features", "read_metadata", "read_predictions", "read_splits"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# Our name first; the first found wins. Names are compared without case.
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "sample": ("sample", "sample_id", "clip_id", "id", "window_id"),
-    "study": ("study", "dataset", "study_id", "dataset_id"),
-    "subject": ("subject", "subject_id", "participant", "participant_id"),
-    "session": ("session", "session_id"),
-    "recording": ("recording", "recording_id", "run", "run_id", "file"),
-    "trial": ("trial", "trial_id"),
-    "stimulus": ("stimulus", "stimulus_id", "video", "video_id", "film", "clip_name", "movie"),
-    "start": ("start", "start_at", "start_s", "onset_in_trial"),
-    "stop": ("stop", "end_at", "stop_at", "end", "stop_s", "end_s"),
-    "order": ("order", "presentation", "trial_order"),
-    "onset": ("onset", "onset_s"),
-    "label": ("label", "class", "target", "emotion", "y", "y_true"),
-}
-RATINGS = ("valence", "arousal", "dominance", "liking", "familiarity")
 PARTS: Mapping[str, str] = {
     "train": "train",
     "training": "train",
@@ -44,8 +46,6 @@ PARTS: Mapping[str, str] = {
 }
 TRUTH = ("y_true", "label", "target", "true", "truth", "y")
 ANSWER = ("y_pred", "pred", "prediction", "predicted", "y_hat")
-# torcheeg's databases number clips anew in each record: there a clip is named by both columns.
-RECORD = "_record_id"
 # What tells rows apart where no sample is named.
 IDENTITY = ("study", "subject", "session", "trial", "start")
 FILES = re.compile(
@@ -94,82 +94,6 @@ class Answers:
     fold: Ints
     answer: NDArray[np.object_]
     truth: NDArray[np.object_] | None
-
-
-def read_table(file: Path, what: str) -> pd.DataFrame:
-    """Read CSV or Parquet, by the name's ending.
-
-    Raises
-    ------
-    UserError
-        If there is no such file, it is neither, not readable, or has no row.
-    """
-    path = Path(file)
-    if not path.is_file():
-        raise UserError(f"{what} {path}: found no such file, expected CSV or Parquet; check the path")
-    ending = path.suffix.lower()
-    if ending not in (".csv", ".tsv", ".parquet"):
-        raise UserError(f"{what} {path}: found '{ending}', expected .csv, .tsv or .parquet; convert the table")
-    try:
-        table = (
-            pd.read_parquet(path) if ending == ".parquet" else pd.read_csv(path, sep="\t" if ending == ".tsv" else ",")
-        )
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UserError(f"{what} {path}: not readable ({first[0]}); write it again as CSV or Parquet") from error
-    if not len(table):
-        raise UserError(f"{what} {path}: found no row, expected one a sample; write the table again")
-    table.columns = [str(c).strip() for c in table.columns]
-    return table
-
-
-def read_metadata(file: Path) -> pd.DataFrame:
-    """Read one row a sample (a window, or a trial), under our names of columns.
-
-    Returns
-    -------
-    DataFrame
-        ``sample`` (text, unique), ``subject``, ``trial``, and those there are of ``study``, ``session``,
-        ``recording``, ``stimulus``, ``start``, ``stop``, ``order``, ``onset``, ``label``, ``rating_<name>``.
-
-    Raises
-    ------
-    UserError
-        If ``subject`` or ``trial`` is missing or has gaps, samples are named twice, or times are no numbers.
-    """
-    raw = read_table(file, "metadata")
-    table = _named(raw)
-    for column in ("subject", "trial"):
-        if column not in table:
-            raise UserError(
-                f"metadata {file}: found no column {_or(ALIASES[column])} among {_few(raw.columns)}, expected one; "
-                f"add it{nearest(column, raw.columns)}"
-            )
-        if (gaps := int(table[column].isna().sum())) > 0:
-            raise UserError(f"metadata {file}: found {gaps} rows without '{column}', expected one in each; fill it in")
-    for column in ("start", "stop", "order", "onset"):
-        if column in table:
-            table[column] = _numbers(table[column], file, column)
-    if ("start" in table) != ("stop" in table):
-        table = table.drop(columns=[c for c in ("start", "stop") if c in table])
-    if "start" in table and bool((table["stop"] <= table["start"]).any()):
-        bad = int(np.flatnonzero(table["stop"] <= table["start"])[0])
-        raise UserError(
-            f"metadata {file}: row {bad + 1} stops at {table['stop'].iloc[bad]:g} and starts at "
-            f"{table['start'].iloc[bad]:g}, expected stop after start; mend the times"
-        )
-    for rating in RATINGS:
-        found = next((c for c in raw.columns if c.lower() in (rating, f"rating_{rating}")), None)
-        if found is not None:
-            table[f"rating_{rating}"] = _numbers(raw[found], file, found)
-    if "sample" in table:
-        again = table["sample"][table["sample"].duplicated()]
-        if len(again):
-            raise UserError(
-                f"metadata {file}: {len(again)} samples are named twice or more, such as '{again.iloc[0]}'; expected "
-                "each once: take the copies out, or name samples apart"
-            )
-    return table
 
 
 def read_splits(source: Path, rows: pd.DataFrame) -> list[Fold]:
@@ -226,20 +150,20 @@ def read_predictions(file: Path, rows: pd.DataFrame, folds: Sequence[Fold]) -> A
     Rows that were in no test part of their fold (training rows, say) are refused.
     """
     table = read_table(file, "predictions")
-    answer_column = _first(table, ANSWER)
+    answer_column = first_of(table, ANSWER)
     chances = [c for c in table.columns if re.match(r"(?i)p(rob)?_", c)]
     if answer_column is not None:
-        answer = _classes(table[answer_column])
+        answer = class_names(table[answer_column])
     elif len(chances) >= 2:
-        values = np.column_stack([_numbers(table[c], file, c) for c in chances])  # (n, k)
+        values = np.column_stack([numbers(table[c], file, c) for c in chances])  # (n, k)
         names = np.array([re.sub(r"(?i)^p(rob)?_", "", c) for c in chances], dtype=object)
         answer = names[np.nan_to_num(values, nan=-np.inf).argmax(axis=1)]
     else:
         raise UserError(
-            f"predictions {file}: found {_few(table.columns)}, expected a column {_or(ANSWER)}, or p_<class> for each "
-            "class; add the model's answers"
+            f"predictions {file}: found {few(table.columns)}, expected a column {either(ANSWER)}, or p_<class> for "
+            "each class; add the model's answers"
         )
-    truth_column = _first(table, TRUTH)
+    truth_column = first_of(table, TRUTH)
     index = _Finder(rows).rows(table, f"predictions {file}", repeated=True)
     fold = _fold_of(table, index, folds, rows, file)
     again = pd.DataFrame({"row": index, "fold": fold}).duplicated()
@@ -248,11 +172,18 @@ def read_predictions(file: Path, rows: pd.DataFrame, folds: Sequence[Fold]) -> A
             f"predictions {file}: {int(again.sum())} samples are answered twice in one fold; expected one answer each: "
             "take the copies out, or add a column 'fold'"
         )
-    return Answers(index, fold, answer, None if truth_column is None else _classes(table[truth_column]))
+    return Answers(index, fold, answer, None if truth_column is None else class_names(table[truth_column]))
 
 
 def read_features(file: Path, rows: pd.DataFrame) -> Floats:
-    """Read features: ``sample`` (or what names a row) and numeric columns. Returns shape (n_rows, n_features)."""
+    """Read features: ``sample`` (or what names a row) and numeric columns; or ``.npy``, in the metadata's order.
+
+    Returns
+    -------
+    ndarray, shape (n_rows, n_features)
+    """
+    if Path(file).suffix.lower() == ".npy":
+        return _array(Path(file), len(rows))
     table = read_table(file, "features")
     index = _Finder(rows).rows(table, f"features {file}")
     taken = {name for names in ALIASES.values() for name in names} | {RECORD, "part", "fold", *RATINGS, *ANSWER}
@@ -276,6 +207,23 @@ def read_features(file: Path, rows: pd.DataFrame) -> Floats:
     return values
 
 
+def _array(file: Path, count: int) -> Floats:
+    if not file.is_file():
+        raise UserError(f"features {file}: found no such file, expected .npy, CSV or Parquet; check the path")
+    try:
+        values = np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"features {file}: not readable ({error}); write an array of numbers with numpy.save"
+        ) from error
+    if values.shape[:1] != (count,) or not np.isfinite(values).all():
+        raise UserError(
+            f"features {file}: found an array of shape {values.shape}, expected {count} rows of finite numbers, in the "
+            "metadata's order"
+        )
+    return values.reshape(count, -1)
+
+
 class _Finder:
     """Looks rows up in the metadata: by sample where both name it, else by study, subject, session, trial, start."""
 
@@ -289,7 +237,7 @@ class _Finder:
 
     def rows(self, raw: pd.DataFrame, where: str, *, repeated: bool = False) -> Ints:
         """Return the metadata's row of each row of a table."""
-        table = _named(raw)
+        table = named(raw)
         if "sample" in table and "sample" in self.table:
             columns = ["sample"]
         else:
@@ -297,7 +245,7 @@ class _Finder:
             lacking = [c for c in columns if c not in table]
             if lacking:
                 raise UserError(
-                    f"{where}: found {_few(raw.columns)}, expected a column 'sample' as in the metadata, or "
+                    f"{where}: found {few(raw.columns)}, expected a column 'sample' as in the metadata, or "
                     f"{', '.join(columns)}; add {', '.join(lacking) if 'sample' in table else 'it'}"
                 )
             if self.table.duplicated(columns).any():
@@ -305,9 +253,9 @@ class _Finder:
                     f"metadata: {', '.join(columns)} do not tell its rows apart; add a column 'sample' with a name "
                     "for each row, here and in the other tables"
                 )
-        keys = _keys(self.table, columns)
+        keys = keys_of(self.table, columns)
         lookup = {key: i for i, key in enumerate(keys)}
-        wanted = _keys(table, columns)
+        wanted = keys_of(table, columns)
         found = np.array([lookup.get(key, -1) for key in wanted], dtype=np.int64)
         if (unknown := np.flatnonzero(found < 0)).size:
             raise UserError(
@@ -317,32 +265,16 @@ class _Finder:
         if not repeated and np.unique(found).size < found.size:
             again = pd.Series(found)[pd.Series(found).duplicated()]
             raise UserError(
-                f"{where}: {len(again)} samples come twice, such as {self.name(int(again.iloc[0]))}; expected each once: "
-                "take the copies out, or add a column 'fold' where they belong to several folds"
+                f"{where}: {len(again)} samples come twice, such as {self.name(int(again.iloc[0]))}; expected each "
+                "once: take the copies out, or add a column 'fold' where they belong to several folds"
             )
         return found
-
-
-def _named(raw: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns we know under our names."""
-    lower = {c.lower(): c for c in reversed(list(raw.columns))}
-    table = {}
-    for name, aliases in ALIASES.items():
-        found = next((lower[a] for a in aliases if a in lower), None)
-        if found is not None:
-            table[name] = raw[found]
-    out = pd.DataFrame(table, index=raw.index)
-    if "sample" in out:
-        out["sample"] = _text(out["sample"])
-        if RECORD in raw.columns:
-            out["sample"] = _text(raw[RECORD]) + " " + out["sample"]
-    return out
 
 
 def _folder(path: Path) -> dict[str, dict[str, pd.DataFrame]]:
     """Gather a folder's files by fold; folders in it (one a subject) are gathered too."""
     pieces: dict[str, dict[str, pd.DataFrame]] = {}
-    for file in sorted(path.rglob("*"), key=_order):
+    for file in sorted(path.rglob("*"), key=natural):
         match = FILES.fullmatch(file.name)
         if match is None or not file.is_file() or len(file.relative_to(path).parts) > 2:
             continue
@@ -364,23 +296,23 @@ def _folder(path: Path) -> dict[str, dict[str, pd.DataFrame]]:
 
 def _single(path: Path) -> dict[str, dict[str, pd.DataFrame]]:
     table = read_table(path, "splits")
-    part_column = _first(table, ("part", "split", "set", "subset"))
+    part_column = first_of(table, ("part", "split", "set", "subset"))
     if part_column is None:
         raise UserError(
-            f"splits {path}: found {_few(table.columns)}, expected a column 'part' with train, validation or test; "
+            f"splits {path}: found {few(table.columns)}, expected a column 'part' with train, validation or test; "
             "add it"
         )
-    words = _text(table[part_column]).str.lower()
+    words = text_of(table[part_column]).str.lower()
     strange = sorted(set(words) - set(PARTS))
     if strange:
         raise UserError(
             f"splits {path}: found the part '{strange[0]}', expected train, validation or test"
             f"{nearest(strange[0], PARTS)}; rename it"
         )
-    fold_column = _first(table, ("fold", "fold_id"))
-    folds = _text(table[fold_column]) if fold_column is not None else pd.Series("", index=table.index)
+    fold_column = first_of(table, ("fold", "fold_id"))
+    folds = text_of(table[fold_column]) if fold_column is not None else pd.Series("", index=table.index)
     pieces: dict[str, dict[str, pd.DataFrame]] = {}
-    for name in sorted(folds.unique(), key=_order):
+    for name in sorted(folds.unique(), key=natural):
         mine = folds == name
         parts = words[mine].map(PARTS)
         pieces[f"fold {name}" if name else "the split"] = {
@@ -392,13 +324,13 @@ def _single(path: Path) -> dict[str, dict[str, pd.DataFrame]]:
 def _fold_of(table: pd.DataFrame, index: Ints, folds: Sequence[Fold], rows: pd.DataFrame, file: Path) -> Ints:
     """Return the fold of each answer: as the table names it, or the one fold that tests the row."""
     tests = [set(f.test.tolist()) for f in folds]
-    column = _first(table, ("fold", "fold_id"))
+    column = first_of(table, ("fold", "fold_id"))
     if column is not None:
         names = {f.name: f.fold for f in folds} | {f.name.removeprefix("fold "): f.fold for f in folds}
-        said = [names.get(n, -1) for n in _text(table[column])]
+        said = [names.get(n, -1) for n in text_of(table[column])]
         if -1 in said:
-            wrong = _text(table[column]).iloc[said.index(-1)]
-            have = _few([f.name.removeprefix("fold ") for f in folds])
+            wrong = text_of(table[column]).iloc[said.index(-1)]
+            have = few([f.name.removeprefix("fold ") for f in folds])
             raise UserError(
                 f"predictions {file}: found fold '{wrong}', expected one of the splits' ({have}); rename it"
             )
@@ -418,52 +350,7 @@ def _fold_of(table: pd.DataFrame, index: Ints, folds: Sequence[Fold], rows: pd.D
     if outside:
         row = _Finder(rows).name(int(index[outside[0]]))
         raise UserError(
-            f"predictions {file}: {len(outside)} of {len(index)} answers are of rows that their fold does not test, such "
-            f"as {row}; expected test rows only: leave the others out"
+            f"predictions {file}: {len(outside)} of {len(index)} answers are of rows that their fold does not test, "
+            f"such as {row}; expected test rows only: leave the others out"
         )
     return np.asarray(said, dtype=np.int64)
-
-
-def _first(table: pd.DataFrame, names: Iterable[str]) -> str | None:
-    lower = {c.lower(): c for c in reversed(list(table.columns))}
-    return next((lower[n] for n in names if n in lower), None)
-
-
-def _text(values: pd.Series) -> pd.Series:
-    """Return names as text; 3 and 3.0 are one name."""
-    if pd.api.types.is_float_dtype(values):
-        whole = bool((values.dropna() == values.dropna().round()).all())
-        return values.astype("Int64").astype(str) if whole else values.map(repr)
-    return values.astype(str).str.strip()
-
-
-def _classes(values: pd.Series) -> NDArray[np.object_]:
-    """Return names of classes as text, None where there is none."""
-    text = _text(values).to_numpy(dtype=object)
-    return np.where(values.isna().to_numpy(), None, text)
-
-
-def _keys(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    return list(zip(*(_text(table[c]).tolist() for c in columns), strict=True))
-
-
-def _numbers(values: pd.Series, file: Path, column: str) -> pd.Series:
-    try:
-        return pd.to_numeric(values).astype(np.float64)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: column '{column}' holds no numbers ({error}); expected numbers or nothing") from error
-
-
-def _order(name: object) -> list[tuple[int, int, str]]:
-    """Sort fold 10 after fold 9."""
-    pieces = re.split(r"(\d+)", str(name))
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in pieces if p]
-
-
-def _few(names: Iterable[object], most: int = 8) -> str:
-    all_names = [str(n) for n in names]
-    return ", ".join(all_names[:most]) + (" ..." if len(all_names) > most else "")
-
-
-def _or(names: Sequence[str]) -> str:
-    return " or ".join(f"'{n}'" for n in names[:3])
