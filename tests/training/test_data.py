@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from milmer.config import Data
+from milmer.evaluation.guard import Guard
+from milmer.evaluation.protocols import Split
 from milmer.labels import permute_trials
 from milmer.store import Store
 from milmer.training.data import Bags, EpochSampler, augment, bag_table, make_loader
@@ -128,3 +130,27 @@ def test_loader_with_and_without_workers_agree(bags: Bags) -> None:
     parallel = list(make_loader(bags, rows, 8, seed=1, shuffle=True, workers=1))
     for (a, y, _), (b, z, _) in zip(plain, parallel, strict=True):
         assert torch.equal(a.frames, b.frames) and torch.equal(a.eeg, b.eeg) and torch.equal(y, z)
+
+
+def test_a_folds_labels_are_above_the_subjects_training_median(tiny_store: Path) -> None:
+    store = Store(tiny_store)
+    ratings = np.random.default_rng(0).integers(1, 10, (2, 32)) + 0.5
+    store.trials = store.trials.assign(rating_valence=ratings[0], rating_arousal=ratings[1])
+    bags = Bags(store, Data(px=32, modalities=("eeg",), threshold="median"))
+    subject, trial = bags.table["subject"].to_numpy(), bags.table["trial"].to_numpy()
+    test = np.flatnonzero((trial == 8) | (subject == "s04"))
+    guard = Guard(Split(0, np.setdiff1d(np.arange(128), test), test[:0], test), bags.table)
+    for some in (bags, bags.permuted(2)):
+        found = some.labelled(guard)
+        assert found.labels.rule == some.labels.rule and found.table is some.table
+        cut = {}
+        for name in ("valence", "arousal"):
+            by = some.table[(trial != 8) & (subject != "s04")].groupby("subject")[f"rating_{name}"].median()
+            cut[name] = np.array([by.get(s, 5.0) for s in subject])
+            assert np.array_equal(found.labels.thresholds[name], cut[name])
+        high = {n: some.table[f"rating_{n}"].to_numpy() > cut[n] for n in cut}
+        assert np.array_equal(found.labels.y, 3 - 2 * high["arousal"] - high["valence"])
+        assert any("midpoint 5 for s04" in n for n in found.labels.notes)
+    assert bags.labels.rule.endswith("(else midpoint 5)") and "permuted" in bags.permuted(2).labelled(guard).labels.rule
+    plain = Bags(store, Data(px=32, modalities=("eeg",)))
+    assert plain.labelled(guard) is plain

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milmer.errors import UserError
-from milmer.evaluation.protocols import Split, person_codes, trial_codes
+from milmer.evaluation.budget import PARTS, Budget, budgeted
+from milmer.evaluation.protocols import Split, person_codes
 
 if TYPE_CHECKING:  # pandas takes half a second, torch four
     import pandas as pd
@@ -39,52 +39,10 @@ _MAY = {
     "calibration": "validation rows",
     "adaptation": "what the budget names of test people",
 }
-_PARTS = ("unused", "train", "validation", "test")
 
 
 class LeakError(UserError):
     """A fit touched a row that it may not see."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What of a test person may be seen before the test.
-
-    Parameters
-    ----------
-    kind : {'none', 'unlabelled', 'labelled'}
-        Nothing; signals without labels; whole trials with their labels.
-    amount : int, optional
-        Seconds of each test person (unlabelled; None: all there are), or trials of each (labelled).
-    """
-
-    kind: Literal["none", "unlabelled", "labelled"] = "none"
-    amount: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Read ``none``, ``unlabelled``, ``unlabelled:30`` (seconds) or ``labelled:4`` (trials).
-
-        Raises
-        ------
-        UserError
-            If the text is none of these (``auto`` must have been resolved, see `guard_ica`).
-        """
-        match = re.fullmatch(r"(none)|(unlabelled)(?::([1-9]\d*))?|(labelled):([1-9]\d*)", text)
-        if match is None:
-            raise UserError(
-                f"budget '{text}': expected none, unlabelled, unlabelled:SECONDS or labelled:TRIALS, amounts of at "
-                "least 1; give one with --budget"
-            )
-        if match[1]:
-            return cls()
-        if match[2]:
-            return cls("unlabelled", int(match[3]) if match[3] else None)
-        return cls("labelled", int(match[5]))
-
-    def __str__(self) -> str:
-        """Write it as `parse` reads it."""
-        return self.kind if self.amount is None else f"{self.kind}:{self.amount}"
 
 
 class Guard:
@@ -113,7 +71,7 @@ class Guard:
         self._part = np.zeros(self.n_rows, dtype=np.int64)  # (n_rows,)
         for code, part in enumerate((split.train, split.validation, split.test), 1):
             self._part[part] = code
-        self._adaptation = _budgeted(rows, people, self._part, self.budget)  # (a,)
+        self._adaptation = budgeted(rows, people, self._part, self.budget)  # (a,)
 
     def rows(self, kind: str) -> Ints:
         """Return the rows that a fit of a kind may see, in the split's order; (n,)."""
@@ -166,7 +124,7 @@ class Guard:
         if not len(wrong):
             return
         inside = wrong[(wrong >= 0) & (wrong < self.n_rows)]  # (m',)
-        parts = sorted({_PARTS[p] for p in self._part[inside]}) or ["no"]
+        parts = sorted({PARTS[p] for p in self._part[inside]}) or ["no"]
         what = "labels of " if labelled else ""
         mend = "; --reject none, or --budget unlabelled" if kinds == ("ica",) else "; fit it on guard.rows(kind)"
         raise LeakError(
@@ -195,15 +153,16 @@ class Guard:
         """
         numbers = np.asarray(rows, dtype=np.int64)  # (n,)
         self.check(kind, numbers, labelled)
-        counts = np.bincount(self._part[numbers], minlength=len(_PARTS))  # (4,)
-        parts = {name: int(n) for name, n in zip(_PARTS, counts, strict=True) if n}
+        counts = np.bincount(self._part[numbers], minlength=len(PARTS))  # (4,)
+        parts = {name: int(n) for name, n in zip(PARTS, counts, strict=True) if n}
         self.recall([{"kind": kind, "what": what, "rows": len(numbers), "parts": parts}])
         return fitter(numbers)
 
     def view(self, kind: str | Sequence[str], bags: Bags) -> Bags:
         """Return bags of which only the rows of a kind can be read.
 
-        Reading another row raises `LeakError`; its label is -1 and its ratings are NaN.
+        Reading another row raises `LeakError`; its label is -1, its thresholds and ratings are NaN, its frames are not
+        named. What lies below the bags is not behind the guard: a fit reads bags, never ``bags.store``.
         """
         kinds = (kind,) if isinstance(kind, str) else tuple(kind)
         rows = np.concatenate([self.rows(k) for k in kinds])  # (n,)
@@ -315,44 +274,14 @@ def resolve_budget(config: Config, store: Store) -> Budget:
     return Budget.parse(guard_ica(config, store, config.evaluation.budget))
 
 
-def _budgeted(rows: pd.DataFrame | Mapping[str, Any], people: Ints, part: Ints, budget: Budget) -> Ints:
-    """Return the rows of test people that a budget names; (a,)."""
-    test = part == _PARTS.index("test")  # (n_rows,)
-    if budget.kind == "none" or not test.any():
-        return np.zeros(0, dtype=np.int64)
-    mine = np.isin(people, people[test])  # (n_rows,)
-    if budget.kind == "unlabelled":
-        mine &= test | (part == _PARTS.index("unused"))  # (n_rows,)
-        if budget.amount is None:
-            return np.flatnonzero(mine)
-    else:
-        mine = test
-    trials = trial_codes(rows)  # (n_rows,)
-    orders = [_ranks(rows[name]) for name in ("start", "trial", "order", "session") if name in rows]
-    order = np.lexsort([*orders, people])  # (n_rows,) least significant first
-    order = order[mine[order]]  # (m,)
-    if budget.kind == "unlabelled" and not {"start", "stop"} <= set(rows):
-        raise UserError(f"budget {budget}: the table has no columns start and stop; use --budget unlabelled")
-    found: list[int] = []
-    amount = budget.amount or 0
-    for person in np.unique(people[order]):
-        theirs = order[people[order] == person]  # (p,)
-        _, first = np.unique(trials[theirs], return_index=True)
-        in_order = trials[theirs][np.sort(first)]  # (t,)
-        if budget.kind == "labelled":
-            found += theirs[np.isin(trials[theirs], in_order[:amount])].tolist()
-            continue
-        stop, spent = np.asarray(rows["stop"], dtype=np.float64), 0.0  # (n_rows,)
-        for trial in in_order:
-            windows = theirs[trials[theirs] == trial]  # (w,)
-            found += windows[spent + stop[windows] <= amount + 1e-9].tolist()
-            spent += float(stop[windows].max())
-    return np.array(sorted(found), dtype=np.int64)
-
-
-def _ranks(column: Any) -> Ints:
-    """Return the place of each value among the sorted distinct ones: numbers by value, anything else as text."""
-    values = np.asarray(column)
-    if values.dtype.kind not in "iuf":
-        values = values.astype(str)
-    return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.int64)
+__all__ = [
+    "KINDS",
+    "Budget",
+    "Guard",
+    "LeakError",
+    "Seen",
+    "cleaned",
+    "guard_ica",
+    "resolve_budget",
+    "uses_ica",
+]

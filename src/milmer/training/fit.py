@@ -138,8 +138,10 @@ def fit(
     method = config.model.fusion.method
     bags.check(train)
     if of := cleaned(config, bags.store):
-        keys = bags.table["store_key"].isin(of).to_numpy()  # (n_bags,)
-        guard.fit("ica", len, np.flatnonzero(keys), labelled=False, what="operators in the store, of whole recordings")
+        keys = bags.table["store_key"].to_numpy()  # (n_bags,)
+        used = set(keys[np.concatenate([train, validation, guard.split.test])]) & set(of)
+        rows = np.flatnonzero(np.isin(keys, list(used)))  # (n,)
+        guard.fit("ica", len, rows, labelled=False, what="operators in the store, of whole recordings")
     torch.set_num_threads(config.training.threads)
     model: AnyModel
     if method in ("ensemble", "deepcca"):
