@@ -8,7 +8,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-VERBS = ("prepare", "inspect", "pretrain", "evaluate", "ablate", "train", "report", "predict", "simulate", "config")
+VERBS = (
+    "prepare",
+    "inspect",
+    "pretrain",
+    "evaluate",
+    "compare",
+    "ablate",
+    "train",
+    "report",
+    "predict",
+    "plan",
+    "simulate",
+    "config",
+)
 
 
 class _InOrder(TyperGroup):

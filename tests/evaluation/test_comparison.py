@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+from tests.evaluation.made_runs import CLASSES, make_run, predictions, write_run
+
+from milmer.errors import UserError
+from milmer.evaluation.comparison import compare
+
+PROB = [f"prob_{c}" for c in CLASSES]
+
+
+def test_figures_are_scikit_learns_subject_by_subject(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "a", 0.5, seed=1), make_run(tmp_path / "b", 0.1, seed=2)
+    found = compare([a, b])
+    table = pd.read_parquet(a / "predictions.parquet")
+    trials = table.groupby(["subject", "trial", "y_true"], as_index=False)[PROB].mean()
+    for place, subject in enumerate(found.units):
+        mine = trials[trials["subject"] == subject]
+        answer = mine[PROB].to_numpy().argmax(axis=1)
+        values = found.runs[0].values
+        assert values["accuracy"][place] == pytest.approx(accuracy_score(mine["y_true"], answer))
+        f1 = f1_score(mine["y_true"], answer, labels=range(4), average="macro", zero_division=0)
+        assert values["macro_f1"][place] == pytest.approx(f1)
+        assert values["log_loss"][place] == pytest.approx(log_loss(mine["y_true"], mine[PROB], labels=range(4)))
+    pair = found.main[0]
+    assert pair.result.difference == pytest.approx(np.mean(values["macro_f1"] - found.runs[1].values["macro_f1"]))
+    assert found.separated(pair) and pair.result.wins > pair.result.losses
+    assert found.figure == "macro_f1" and found.unit == "subject" and found.trials == 96
+
+
+def test_seeds_are_averaged_before_anything_is_paired(tmp_path: Path) -> None:
+    both = predictions(0.3, seeds=(0, 1))
+    one = [write_run(tmp_path / f"s{s}", both[both["seed"] == s]) for s in (0, 1)]
+    other = make_run(tmp_path / "other", 0.2, seed=5)
+    found = compare([write_run(tmp_path / "both", both), other])
+    apart = [compare([run, other]).runs[0].values["accuracy"] for run in one]
+    np.testing.assert_allclose(found.runs[0].values["accuracy"], np.mean(apart, axis=0))
+    assert found.runs[0].seeds == 2 and any("Seeds: both 2, other 1" in note for note in found.notes)
+
+
+def test_a_run_between_others_is_ranked_and_all_pairs_are_corrected_together(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / n, s, seed=i) for i, (n, s) in enumerate([("low", 0.0), ("mid", 0.35), ("high", 0.8)])]
+    found = compare(runs)
+    assert np.argsort(found.ranks).tolist() == [2, 1, 0] and found.p_friedman < 0.01
+    assert [(p.first, p.second) for p in found.main] == [(0, 1), (0, 2), (1, 2)]
+    assert all(p.p_holm >= p.result.p for p in found.main)
+    assert found.groups == ()
+
+
+def test_one_subject_is_paired_over_trials_and_says_so(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", 0.6, seed=1, subjects=1, trials=30)
+    b = make_run(tmp_path / "b", 0.1, seed=2, subjects=1, trials=30)
+    found = compare([a, b])
+    assert (found.unit, found.figure, len(found.units)) == ("trial", "accuracy", 30)
+    assert found.units[:3] == ("1", "2", "3")
+    assert any("One subject (s01): paired over trials" in note for note in found.notes)
+    with pytest.raises(
+        UserError, match=r"with one subject \(s01\) trials are paired; choose accuracy, log_loss, brier"
+    ):
+        compare([a, b], figure="macro_f1")
+
+
+def test_too_few_subjects_for_any_p_is_said_and_gives_no_interval(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / n, s, subjects=4, seed=i) for i, (n, s) in enumerate([("a", 0.0), ("b", 0.9)])]
+    found = compare(runs)
+    assert np.isnan(found.main[0].result.low) and found.main[0].result.p_smallest == 2 / 16
+    assert any("smallest possible p is 0.12" in note and "milmer plan" in note for note in found.notes)
+
+
+def test_other_protocols_are_an_inflation_and_only_by_request(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "honest", 0.1, seed=1)
+    b = make_run(tmp_path / "leaky", 0.8, seed=2, protocol="window")
+    with pytest.raises(
+        UserError, match=r"protocols differ \(honest trial, leaky window \(leaky\)\).*add --across to measure the inf"
+    ):
+        compare([a, b])
+    found = compare([a, b], across=True)
+    pair = found.main[0]
+    assert found.across and pair.inflation and (pair.first, pair.second) == (1, 0)  # leaky less honest
+    assert pair.result.difference > 0.2
+    assert {p["what"] for p in found.to_json()["pairs"]} == {"inflation between protocols"}
+
+
+def test_other_budgets_are_refused_alike(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", seed=1), make_run(tmp_path / "b", seed=2, budget="unlabelled")]
+    with pytest.raises(UserError, match=r"budgets differ \(a none, b unlabelled\)"):
+        compare(runs)
+    assert compare(runs, across=True).main[0].inflation
+
+
+def test_rows_that_not_all_have_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+    whole, cut = predictions(0.4), predictions(0.1, rng=np.random.default_rng(3))
+    cut = cut[~((cut["subject"] == "s03") & (cut["trial"] > 10)) & (cut["subject"] != "s08")]
+    runs = [write_run(tmp_path / "whole", whole), write_run(tmp_path / "cut", cut)]
+    with pytest.raises(UserError) as refused:
+        compare(runs)
+    assert "cut lacks 14 test trials (s03 2 of 12, s08 12 of 12)" in str(refused.value)
+    assert "add --shared to compare on the 82 of 96 that all have" in str(refused.value)
+    found = compare(runs, shared=True)
+    assert found.shared == "only the 82 of 96 test trials that all runs have"
+    assert len(found.units) == 7 and found.trials == 82
+
+
+def test_other_windows_are_compared_by_trial(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", seed=1), make_run(tmp_path / "b", seed=2, window=4.0)]
+    with pytest.raises(UserError, match=r"windows differ between a \(288 of 3 s\) and b \(288 of 4 s\).*--level trial"):
+        compare(runs, level="window")
+    assert compare(runs).level == "trial"
+
+
+def test_other_labels_are_refused(tmp_path: Path) -> None:
+    table = predictions(0.2)
+    same = write_run(tmp_path / "a", table)
+    moved = table.assign(threshold_valence=np.where(table["subject"] == "s02", 4.5, 5.0))
+    turned = table.assign(y_true=np.where(table["trial"] == 3, (table["y_true"] + 1) % 4, table["y_true"]))
+    for name, other, expected in (
+        ("rule", table.assign(label_rule="valence > 4, arousal > 4"), "'valence > 5, arousal > 5', rule 'valence > 4"),
+        ("threshold", moved, "threshold of valence of s02's trial 1 is 5 in a, 4.5 in threshold"),
+        ("label", turned, "the label of s01's trial 3 is 2 in a, 3 in label"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            compare([same, write_run(tmp_path / name, other)])
+    two = table.drop(columns=PROB[2:]).assign(y_true=table["y_true"] % 2)
+    with pytest.raises(UserError, match="has the classes HAHV, HALV, LAHV, LALV, two HAHV, HALV; compare runs of the"):
+        compare([same, write_run(tmp_path / "two", two, classes=list(CLASSES[:2]))])
+
+
+def _unfinished(path: Path) -> None:
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(record | {"complete": False}))
+
+
+def _trained(path: Path) -> None:
+    table = pd.read_parquet(path / "predictions.parquet")
+    write_run(path, table.assign(part="validation"), kind="train")
+
+
+def _no_column(path: Path) -> None:
+    pd.read_parquet(path / "predictions.parquet").drop(columns="y_true").to_parquet(path / "predictions.parquet")
+
+
+def _permuted(path: Path) -> None:
+    write_run(path, predictions(), settings={"data": {"permute_labels": 3}})
+
+
+def _damaged(path: Path) -> None:
+    (path / "predictions.parquet").write_bytes(b"not a table")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (_unfinished, "has not finished; run its command again with --resume"),
+        (_trained, "found no test part .'milmer train' holds nothing out.; compare runs of 'milmer evaluate'"),
+        (_no_column, "found no column y_true"),
+        (_permuted, "was run on permuted labels"),
+        (_damaged, "predictions.parquet: not readable"),
+        (lambda path: (path / "predictions.parquet").unlink(), "has not finished"),
+        (lambda path: (path / "run.json").unlink(), "found no run.json, expected a run"),
+        (lambda path: (path / "run.json").write_text("{"), "run.json: not readable"),
+        (lambda path: (path / "run.json").rename(path / "ablation.json"), "is an ablation, expected runs"),
+    ],
+)
+def test_what_is_no_finished_run_is_refused(spoil: Callable[[Path], object], expected: str, tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)
+    spoil(b)
+    with pytest.raises(UserError, match=expected) as refused:
+        compare([a, b])
+    assert "\n" not in str(refused.value)
+
+
+def test_names_are_as_short_as_they_can_be_and_a_run_is_named_once(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "x" / "run"), make_run(tmp_path / "y" / "run", seed=1)
+    assert [run.name for run in compare([a, b]).runs] == ["x/run", "y/run"]
+    with pytest.raises(UserError, match="is named twice"):
+        compare([a, b, tmp_path / "x" / ".." / "x" / "run"])
+    with pytest.raises(UserError, match="found 1 run, expected two or more"):
+        compare([a])
+    with pytest.raises(UserError, match=r"--figure macrof1.*did you mean 'macro_f1'"):
+        compare([a, b], figure="macrof1")
+    with pytest.raises(UserError, match="--level trials: expected trial or window"):
+        compare([a, b], level="trials")
+
+
+def test_differences_of_configuration_and_split_are_told(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", predictions(), split_hash="aa", settings={"model": {"fusion": {"method": "deepcca"}}})
+    found = compare([a, write_run(tmp_path / "b", predictions(0.3), split_hash="bb")])
+    assert found.settings == {"model.fusion.method": ["deepcca", "transformer"]}
+    assert any(note.startswith("Splits differ") for note in found.notes)
+
+
+def test_whole_comparisons_of_equal_models_raise_few_alarms(tmp_path: Path) -> None:
+    alarms, studies = 0, 30
+    for study in range(studies):
+        small = {"subjects": 7, "trials": 8, "windows": 1}
+        runs = [make_run(tmp_path / n, 0.2, seed=2 * study + i, **small) for i, n in enumerate("ab")]
+        found = compare(runs, figure="accuracy")
+        alarms += found.separated(found.main[0])
+    assert alarms <= 6  # of 30 at 5 %: more than 6 once in a thousand such tests
