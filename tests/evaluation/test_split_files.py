@@ -108,7 +108,7 @@ def test_a_file_of_trials_serves_all_their_windows(tmp_path: Path) -> None:
         for s, t in zip(trials["subject"], trials["trial"], strict=True)
     ]
     file = tmp_path / "mine.csv"
-    pd.DataFrame(lines).to_csv(file, index=False)
+    pd.DataFrame(lines).to_csv(file, index=False, encoding="utf-8-sig")  # as spreadsheets do
     found = read_splits(file, rows)
     assert [(s.fold, s.name) for s in found] == [(0, "part0"), (1, "part1"), (2, "part2")]
     for split in found:

@@ -160,7 +160,8 @@ def _read(file: Path) -> pd.DataFrame:
         if file.is_dir():  # Parquet would take a folder for a table in pieces
             raise OSError("a folder")
         if file.suffix == ".csv":
-            return pd.read_csv(file, dtype=str, keep_default_na=False)  # as text: a subject "01" is not 1
+            # As text, since a subject "01" is not 1; spreadsheets begin theirs with a mark that utf-8-sig takes off.
+            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         return pd.read_parquet(file)
     except FileNotFoundError as error:
         raise UserError(f"{file}: found no such file, expected splits as Parquet or CSV; {_AGAIN}") from error
