@@ -14,7 +14,7 @@ from truth import attention as attention_rows
 from truth import shown
 
 from milmer.config import load_config
-from milmer.evaluation.statistics import bootstrap_mean
+from milmer.evaluation.intervals import clustered_mean, jackknife
 from milmer.store import Store
 
 QUICK = ["--set", "evaluation.probes=false"]  # where nothing is asked of the attention
@@ -35,17 +35,17 @@ def knows_faces(root: Path) -> list[str]:
 def mean_of(values: Iterable[float], subjects: Sequence[str]) -> dict[str, Any]:
     """Mean over rows, with an interval over subjects."""
     numbers = np.asarray(list(values), dtype=np.float64)  # (n,)
-    low, high = bootstrap_mean(numbers, np.asarray(subjects))
+    low, high = clustered_mean(numbers, np.asarray(subjects))
     return {"value": float(numbers.mean()), "low": low, "high": high, "n": len(numbers)}
 
 
 def ratio_of(rows: pd.DataFrame) -> dict[str, Any]:
     """Mean weight on expressive frames over that on others, with an interval over subjects."""
     sums = rows.groupby("subject")[["on", "off"]].sum().to_numpy()  # (subjects, 2)
-    rng = np.random.default_rng(0)
-    draws = sums[rng.integers(0, len(sums), (1000, len(sums)))].sum(1)  # (1000, 2)
-    low, high = np.quantile(draws[:, 0] / draws[:, 1], [0.025, 0.975])
-    return {"value": float(rows["on"].sum() / rows["off"].sum()), "low": low, "high": high, "n": len(rows)}
+    left = sums.sum(0) - sums  # (subjects, 2)
+    value = float(rows["on"].sum() / rows["off"].sum())
+    low, high = jackknife(value, left[:, 0] / left[:, 1], scale="positive")
+    return {"value": value, "low": low, "high": high, "n": len(rows)}
 
 
 def right(run: Path, level: str = "window") -> pd.Series[float]:

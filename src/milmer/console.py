@@ -102,33 +102,60 @@ def _log_lines(title: str) -> Progress:
 
 
 def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
-    """Print the main figures: value, interval, chance and the commonest class beside one another."""
+    """Print the main figures: value, interval, and all that a reader must hold them against, in one table.
+
+    At most 100 columns wide. A value that differs from chance is bold; what the abbreviations mean stands below.
+    """
     main = [f for f in figures if f["name"] in ("accuracy", "balanced_accuracy", "macro_f1") and not f.get("subject")]
-    parts = {f["part"] for f in main}
-    part = "test" if "test" in parts else "validation"
+    main = [f for f in main if not f.get("calibrated") and f.get("target") == main[0].get("target")]
+    part = "test" if any(f["part"] == "test" for f in main) else "validation"
     main = [f for f in main if f["part"] == part]
     if not main:
         return
-    name = f"{main[0]['protocol']}{' (leaky)' if main[0]['protocol'] == 'window' else ''} protocol, {part}"
-    table = Table(title=name, title_justify="left", box=None, padding=(0, 1))
-    for column in ("figure", "by", "value and interval", "chance", "p", "majority", "n"):
+    first = main[0]
+    name = f"{first['protocol']}{' (leaky)' if first['protocol'] == 'window' else ''} protocol, {part}"
+    of = f": {first['target']}" if first.get("target") else ""
+    table = Table(title=name + of, title_justify="left", box=None, padding=(0, 1))
+    for column in ("figure", "by", "value and interval", "chance", "majority", "above", "gain over no signal"):
         table.add_column(column, justify="left" if column in ("figure", "by") else "right", no_wrap=True)
     for f in main:
+        value, level = f["value"], f.get("above")
+        passed = value is not None and level is not None and value >= level
         table.add_row(
             str(f["name"]).replace("_", " ").replace("f1", "F1"),
             str(f["level"]),
-            f"[bold]{_number(f['value'])}[/] \\[{_number(f.get('low'))}, {_number(f.get('high'))}]",
+            f"{'[bold]' if passed else ''}{_number(value)}{'[/]' if passed else ''} "
+            f"\\[{_number(f.get('low'))}, {_number(f.get('high'))}]",
             _number(f.get("chance")),
-            _number(f.get("p"), 3),
             _number(f.get("majority")),
-            str(f["n"]),
+            _number(level),
+            _signed(f),
         )
     out.print(table)
-    how = main[0].get("chance_how")
-    if how:
-        say(f"chance: {how}")
+    counts = dict.fromkeys(f"{f['n']} {f['n_of']}" for f in main if "n" in f)
+    seeds = first.get("seeds") or 1
+    if counts:
+        say(f"of {', '.join(counts)}{f', pooled over {seeds} seeds' if seeds > 1 else ''}; intervals: {_how(main)}")
+    if first.get("chance_how"):
+        say(f"chance: {first['chance_how']}")
+    if first.get("above") is not None:
+        say(f"above: from here on a figure differs from chance at 5 % ({first.get('above_how')})")
+    if all(f.get("gain") is None for f in main):
+        say("gain over no signal: not known, training had no other subject's rating of the tested stimuli")
     if part == "validation":
         say("These are validation figures: the epoch was chosen on them. Use 'milmer evaluate' for held-out ones.")
+
+
+def _how(rows: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(str(f["interval_how"]) for f in rows if f.get("interval_how"))) or "none"
+
+
+def _signed(row: Mapping[str, Any]) -> str:
+    """Write the gain over the predictor without a signal, with its interval."""
+    if row.get("gain") is None:
+        return "-"
+    value, low, high = (f"{row[k]:+.2f}" if row.get(k) is not None else "-" for k in ("gain", "gain_low", "gain_high"))
+    return f"{value} \\[{low}, {high}]"
 
 
 def _number(value: Any, digits: int = 2) -> str:

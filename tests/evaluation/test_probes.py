@@ -46,7 +46,7 @@ def test_figures_of_answers_that_are_known() -> None:
     assert find(rows, "accuracy", RANDOM)["value"] == 0.5  # the mean of its repeats
     assert find(rows, "log_loss", TOP)["value"] == pytest.approx(-np.log(0.4))
     row = find(rows, "accuracy", minus(TOP, RANDOM))
-    assert (row["value"], row["low"], row["high"]) == (-0.5, -0.5, -0.5)  # the same in every resample
+    assert (row["value"], row["low"], row["high"]) == (-0.5, -0.5, -0.5)  # the same without any subject
     loss = find(rows, "log_loss", minus(TOP, INTACT), "trial")
     assert loss["value"] == pytest.approx(np.log(0.9) - np.log(0.4)) and loss["n"] == 32 and loss["n_of"] == "trials"
     assert "the third of the subject's frames with the least weight" in row["note"]
@@ -54,7 +54,7 @@ def test_figures_of_answers_that_are_known() -> None:
 
 
 def test_equal_answers_differ_by_nothing_at_all() -> None:
-    """The bootstrap is paired: what varies between trials does not blur a difference that is always 0."""
+    """The interval is paired: what varies between trials does not blur a difference that is always 0."""
     mixed = np.random.default_rng(0).random(96) < 0.6
     rows = probe_figures(make_table({INTACT: mixed, TOP: mixed, RANDOM: [mixed] * 3}), settings(), CLASSES)
     whole = find(rows, "accuracy", INTACT)
@@ -64,15 +64,18 @@ def test_equal_answers_differ_by_nothing_at_all() -> None:
         assert (row["value"], row["low"], row["high"]) == (0, 0, 0)
 
 
-def test_interval_covers_a_difference_and_resamples_what_the_protocol_says() -> None:
+def test_interval_covers_a_difference_and_is_over_subjects_whatever_the_protocol() -> None:
     rng = np.random.default_rng(1)
     intact, top = rng.random(96) < 0.8, rng.random(96) < 0.5
     table = make_table({INTACT: intact, TOP: top, RANDOM: intact})
     trial = find(probe_figures(table, settings(), CLASSES), "accuracy", minus(TOP, RANDOM))
     assert trial["low"] < trial["value"] < trial["high"] < 0
-    assert trial["interval_how"] == "bootstrap over 32 trials within 8 subjects"
+    assert trial["interval_how"] == "jackknife over 8 subjects"
     subject = find(probe_figures(table, settings(protocol="subject"), CLASSES), "accuracy", minus(TOP, RANDOM))
-    assert subject["value"] == trial["value"] and subject["interval_how"] == "bootstrap over 8 subjects"
+    assert subject == trial
+    lone = make_table({INTACT: intact[:96], TOP: top[:96]}, subjects=1, trials=32)
+    one = find(probe_figures(lone, settings(), CLASSES), "accuracy", minus(TOP, INTACT))
+    assert one["interval_how"] == "jackknife over 32 trials of one subject" and one["low"] < one["value"] < one["high"]
 
 
 def test_too_few_subjects_give_no_interval() -> None:
@@ -92,7 +95,7 @@ def test_rows_that_could_not_be_changed_are_left_out_on_both_sides() -> None:
     assert row["note"].startswith("12 of 96 bags are left out: they have no EEG, or their subject no other tested or")
     change = find(rows, "accuracy", minus("eeg-same-class", INTACT))
     assert (change["value"], change["n"], change["note"]) == (-1, 84, row["note"])
-    assert change["interval_how"] == "bootstrap over 28 trials within 7 subjects"
+    assert change["interval_how"] == "jackknife over 7 subjects"
     assert find(rows, "accuracy", minus("eeg-same-class", INTACT), "trial")["n"] == 28
     other = find(rows, "accuracy", minus("face-any-class", INTACT))
     assert other["value"] == pytest.approx(-7 / 8) and (other["n"], other["note"]) == (96, "")

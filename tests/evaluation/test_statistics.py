@@ -1,18 +1,16 @@
 import numpy as np
 import pytest
 
-from milmer.evaluation.metrics import BINS, checked, from_statistics, statistics_of
+from milmer.evaluation.metrics import BINS, checked, confusion, from_statistics, statistics_of
 from milmer.evaluation.statistics import (
-    bootstrap_mean,
-    bootstrap_statistics,
     chance_level,
-    cluster_weights,
     exchangeable,
-    expanded_levels,
-    interval,
+    left_out,
+    left_tables,
     p_value,
     permutation_statistics,
     permuted_labels,
+    places,
 )
 
 NAMES = ("a", "b", "c")
@@ -26,16 +24,27 @@ def predictions(seed: int, n: int, k: int, effect: float = 1.0) -> tuple[np.ndar
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_resampled_sums_equal_figures_of_repeated_rows(k: int) -> None:
+@pytest.mark.parametrize("groups", [7, 60])
+def test_sums_without_a_cluster_equal_figures_of_the_other_rows(k: int, groups: int) -> None:
     y, p = predictions(0, 60, k)
-    cluster = np.random.default_rng(1).permutation(np.arange(60) % 7)
-    weights = cluster_weights(np.zeros(7), 20, np.random.default_rng(2))
-    together = from_statistics(bootstrap_statistics(y, p, cluster, weights), NAMES[:k])
-    for r in range(20):
-        rows = np.concatenate([np.repeat(np.flatnonzero(cluster == g), int(weights[r, g])) for g in range(7)])
-        alone = from_statistics(statistics_of(*checked(y[rows], p[rows], k)), NAMES[:k])
+    cluster = np.random.default_rng(1).permutation(np.arange(60) % groups)
+    together = from_statistics(left_out(y, p, cluster), NAMES[:k])
+    shared = from_statistics(left_out(y, p, cluster, places(p)), NAMES[:k])
+    for g in range(groups):
+        rest = cluster != g
+        alone = from_statistics(statistics_of(*checked(y[rest], p[rest], k)), NAMES[:k])
         for name, values in together.items():
-            np.testing.assert_allclose(values[r], alone[name][0], rtol=1e-5, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(values[g], alone[name][0], rtol=1e-9, atol=1e-9, err_msg=name)
+            assert shared[name][g] == pytest.approx(values[g], nan_ok=True)
+        np.testing.assert_array_equal(
+            left_tables(y, p.argmax(axis=1), cluster, k)[g], confusion(y[rest], p[rest].argmax(axis=1), k)
+        )
+
+
+def test_a_cluster_that_holds_a_whole_class_leaves_the_area_undefined() -> None:
+    y, p = np.array([0, 0, 0, 1, 1]), np.full((5, 2), 0.5)
+    area = left_out(y, p, np.array([0, 1, 1, 2, 2])).auroc
+    assert np.isnan(area[2]).all() and (area[:2] == 0.5).all()
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -58,14 +67,6 @@ def test_bins_count_every_row() -> None:
     assert sums.bins[0, :, 1].sum() == (p.argmax(axis=1) == y).sum()
 
 
-def test_weights_resample_within_strata() -> None:
-    strata = np.array([0, 0, 0, 1, 1, 2])
-    weights = cluster_weights(strata, 200, np.random.default_rng(0))
-    for name, size in ((0, 3), (1, 2), (2, 1)):
-        assert (weights[:, strata == name].sum(axis=1) == size).all()
-    assert np.unique(weights[:, 0]).tolist() == [0, 1, 2, 3]
-
-
 def test_labels_are_exchanged_within_strata_only() -> None:
     labels, strata = np.array([0, 1, 1, 2, 2, 2, 0, 1]), np.array([0, 0, 0, 1, 1, 1, 2, 2])
     shuffled = permuted_labels(labels, strata, 300, np.random.default_rng(0))
@@ -81,44 +82,10 @@ def test_labels_are_exchanged_within_strata_only() -> None:
 def test_the_same_seed_gives_the_same_draws_and_the_global_state_is_left_alone() -> None:
     np.random.seed(3)  # noqa: NPY002 -- the global state is what is tested
     before = np.random.get_state()[1].tolist()  # noqa: NPY002 -- as above
-    values, clusters = np.arange(40.0), np.arange(40) // 4
-    assert bootstrap_mean(values, clusters, seed=1) == bootstrap_mean(values, clusters, seed=1)
-    assert bootstrap_mean(values, clusters, seed=1) != bootstrap_mean(values, clusters, seed=2)
+    args = np.arange(40), np.arange(40) // 8, 5
+    one, same, other = (permuted_labels(*args, np.random.default_rng([seed])) for seed in (1, 1, 2))
+    assert (one == same).all() and (one != other).any()
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002 -- as above
-
-
-def test_few_clusters_widen_the_interval() -> None:
-    wide, narrow = expanded_levels(0.95, 8), expanded_levels(0.95, 10_000)
-    assert wide[0] < narrow[0] < 0.0251
-    assert narrow[0] == pytest.approx(0.025, abs=1e-4)
-    assert expanded_levels(0.95, 20, 10)[0] < expanded_levels(0.95, 20)[0]
-    assert sum(wide) == pytest.approx(1)
-    with pytest.raises(ValueError, match="nothing to resample"):
-        expanded_levels(0.95, 3, 3)
-
-
-@pytest.mark.parametrize(("subjects", "windows", "spread"), [(8, 20, 0.12), (20, 10, 0.12), (40, 1, 0.0)])
-def test_intervals_cover_about_as_often_as_they_say(subjects: int, windows: int, spread: float) -> None:
-    """Subjects differ in their true accuracy, windows are coin throws: 95 % intervals must cover 90-99 % of 400."""
-    rng = np.random.default_rng([subjects, windows])
-    covered = 0
-    for study in range(400):
-        own = np.clip(rng.normal(0.6, spread, subjects), 0, 1)
-        right = rng.random((subjects, windows)) < own[:, None]
-        low, high = bootstrap_mean(right.ravel(), np.repeat(np.arange(subjects), windows), 400, seed=study)
-        covered += low <= 0.6 <= high
-    assert 0.90 <= covered / 400 <= 0.99
-
-
-def test_intervals_over_windows_would_be_too_narrow() -> None:
-    """The reason for clusters: taking windows for independent covers far too rarely."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for study in range(60):
-        right = rng.random((8, 50)) < np.clip(rng.normal(0.6, 0.12, 8), 0, 1)[:, None]
-        low, high = bootstrap_mean(right.ravel(), np.arange(400), 200, seed=study)
-        covered += low <= 0.6 <= high
-    assert covered / 60 < 0.85
 
 
 def test_p_is_uniform_without_an_effect_and_small_with_one() -> None:
@@ -144,9 +111,8 @@ def test_p_value_counts_ties_and_never_is_zero() -> None:
     assert np.isnan(p_value(0.5, [])) and np.isnan(p_value(np.nan, [0.5]))
 
 
-def test_chance_level_and_interval_of_nothing_are_undefined() -> None:
+def test_chance_level_of_nothing_is_undefined() -> None:
     null = np.arange(101) / 100
     assert chance_level(null) == pytest.approx((0.5, 0.95))
     assert chance_level(null, greater=False) == pytest.approx((0.5, 0.05))
     assert np.isnan(chance_level([])).all()
-    assert np.isnan(interval([np.nan, np.nan], 0.95, 10)).all()

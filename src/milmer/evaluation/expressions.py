@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from milmer.evaluation.intervals import FEWEST, jackknife
 from milmer.evaluation.metrics import Ints, confusion, from_confusion
-from milmer.evaluation.statistics import cluster_weights, interval
+from milmer.evaluation.statistics import left_tables
 
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1")
-RESAMPLES, CONFIDENCE = 1000, 0.95
+CONFIDENCE = 0.95
 
 
 def expression_figures(
@@ -24,7 +25,6 @@ def expression_figures(
     part: str,
     how: str,
     people: NDArray[np.str_] | None = None,
-    seed: int = 0,
 ) -> tuple[list[dict[str, Any]], Ints]:
     """Return the figures of one part of a set, in the form of a run's metrics, and its confusion table.
 
@@ -40,14 +40,13 @@ def expression_figures(
     part, how : str
         ``validation`` or ``test``, and how it was held out.
     people : ndarray of str, shape (n,), optional
-        Whom the bootstrap resamples; pictures where nobody is known.
-    seed : int
+        Whom an interval leaves out one of; pictures where nobody is known.
 
     Returns
     -------
     figures : list of dict
-        ``accuracy``, ``balanced_accuracy``, ``macro_f1``, each with ``low``, ``high`` (95 % bootstrap, None where
-        there is nothing to resample) and ``majority``.
+        ``accuracy``, ``balanced_accuracy``, ``macro_f1``, each with ``low``, ``high`` (95 % jackknife, None
+        below 6 people) and ``majority``.
     table : ndarray of int, shape (k, k)
         Pictures of a true class (rows) that were given a class (columns).
     """
@@ -57,21 +56,20 @@ def expression_figures(
     commonest = int(np.bincount(y_train, minlength=k).argmax())
     value = from_confusion(table[None], classes)
     trivial = from_confusion(confusion(y, np.full(len(y), commonest), k)[None], classes)
-    rng = np.random.default_rng([seed, 44])
     if people is None:
-        # Pictures drawn with replacement are a multinomial over the table's cells: no need to draw each.
-        drawn: NDArray[Any] = rng.multinomial(len(y), table.ravel() / len(y), size=RESAMPLES)  # (R, k·k)
-        clusters, of_what = len(y), "pictures"
+        # Pictures of one cell of the table are alike: leaving out any of them gives the same figure.
+        cell = np.flatnonzero(table.ravel())  # (cells,)
+        left = from_confusion(table - np.eye(k * k, dtype=np.int64)[cell].reshape(-1, k, k), classes)
+        left = {name: np.repeat(values, table.ravel()[cell]) for name, values in left.items()}  # (n,) each
+        units, of_what = len(y), "pictures"
     else:
         names, person = np.unique(people, return_inverse=True)  # (G,), (n,)
-        cells = np.bincount(person * k * k + y * k + answer, minlength=names.size * k * k)  # (G·k·k,)
-        weights = cluster_weights(np.zeros(names.size, dtype=np.int64), RESAMPLES, rng)  # (R, G)
-        drawn = weights @ cells.reshape(names.size, k * k)  # (R, k·k)
-        clusters, of_what = names.size, "people"
-    resampled = from_confusion(drawn.reshape(-1, k, k), classes)
+        left = from_confusion(left_tables(y, answer, person, k), classes)  # (G,) each
+        units, of_what = names.size, "people"
+    how_found = f"jackknife over {units} {of_what}" if units >= FEWEST else f"none from {units} {of_what}"
     figures = []
     for name in NAMES:
-        low, high = interval(resampled[name], CONFIDENCE, clusters) if clusters > 1 else (None, None)
+        low, high = jackknife(float(value[name][0]), left[name], CONFIDENCE, "unit")
         figures.append(
             {
                 "name": name,
@@ -79,9 +77,9 @@ def expression_figures(
                 "part": part,
                 "protocol": how,
                 "value": float(value[name][0]),
-                "low": low,
-                "high": high,
-                "interval_how": f"{RESAMPLES} bootstrap resamples of {of_what}",
+                "low": None if np.isnan(low) else low,
+                "high": None if np.isnan(high) else high,
+                "interval_how": how_found,
                 "n": len(y),
                 "majority": float(trivial[name][0]),
                 "majority_how": f"always '{classes[commonest]}', the commonest in training",

@@ -28,7 +28,7 @@ PRINCIPAL = (
     "brier",
     "ece",
 )
-LESS_IS_BETTER = frozenset({"log_loss", "brier", "ece"})
+LESS_IS_BETTER = frozenset({"log_loss", "brier", "ece", "rmse"})
 BINS = 15
 
 

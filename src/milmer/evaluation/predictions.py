@@ -2,49 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from milmer.errors import UserError
 from milmer.evaluation.metrics import Floats, Ints, checked
-from milmer.evaluation.protocols import person_codes, trial_codes
+from milmer.evaluation.no_signal import Answers, Seen, answers
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
     import pandas as pd
 
 PARTS = ("test", "validation")
 LEVELS = ("window", "trial")
+CODES = {"train": 0, "validation": 1, "test": 2}
+FOUR_CLASSES = ("HAHV", "HALV", "LAHV", "LALV")
+# Which of the four classes are "high" of a dimension.
+HIGH: Mapping[str, tuple[int, ...]] = {"valence": (0, 2), "arousal": (0, 1)}
 _TRIAL_KEYS = ("protocol", "budget", "fold", "seed", "part", "study", "subject", "session", "trial", "y_true")
-_TRIAL_KEPT = ("site", "recording", "block", "stimulus", "store_key", "trial_row", "label", "label_rule", "threshold")
+_TRIAL_KEPT = ("site", "recording", "block", "stimulus", "store_key", "trial_row", "label", "label_rule")
+_ENDINGS = ("rating_", "threshold_")
+
+
+@dataclass(frozen=True)
+class Rated:
+    """One continuous rating of rows: given, expected by the model, and what knows no signal; (n,) each, NaN for none.
+
+    The model's expected rating is the mean rating of each class among the fold's training rows, weighted by the
+    probabilities; `base` is the mean of all of them, `no_signal` the mean that other subjects gave the stimulus.
+    """
+
+    truth: Floats
+    expected: Floats
+    base: Floats
+    no_signal: Floats
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled rows of one part at one level, as arrays; `training` is each row's class frequencies in training."""
+    """Labelled rows of one part at one level, as arrays."""
 
     level: str
     part: str
     y: Ints  # (n,)
     p: Floats  # (n, k)
     person: Ints  # (n,)
-    subject: list[str]  # one a row
-    trial: Ints  # (n,), a trial with two labels counts as two
-    training: Floats | None  # (n, k)
+    subject: NDArray[np.object_]  # (n,), its name
+    trial: Ints  # (n,), what a label belongs to: a trial with two labels counts as two
+    own: Ints  # (n,), the trial itself
+    row: Ints  # (n,), the window or trial itself, the same under every seed
+    seed: Ints  # (n,), 0 to seeds-1
+    fold: Ints  # (n,), of seed and fold together
+    stimulus: Ints  # (n,), -1 where it has no name
+    training: Floats | None  # (n, k), class frequencies in training
+    no_signal: Answers | None  # of these rows; None where no stimulus was in training with another subject
+    ratings: Mapping[str, Rated]
 
     def of(self, keep: Ints) -> Rows:
-        """Return some of the rows, people and trials numbered anew."""
-        return Rows(
-            self.level,
-            self.part,
-            self.y[keep],
-            self.p[keep],
-            np.unique(self.person[keep], return_inverse=True)[1],
-            [self.subject[i] for i in keep.tolist()],
-            np.unique(self.trial[keep], return_inverse=True)[1],
-            None if self.training is None else self.training[keep],
+        """Return some of the rows, people, trials and seeds numbered anew."""
+        quiet = self.no_signal
+        if quiet is not None:
+            quiet = Answers(quiet.p[keep], quiet.known[keep], {n: v[keep] for n, v in quiet.ratings.items()})
+        return replace(
+            self,
+            person=_renumbered(self.person[keep]),
+            trial=_renumbered(self.trial[keep]),
+            own=_renumbered(self.own[keep]),
+            row=_renumbered(self.row[keep]),
+            seed=_renumbered(self.seed[keep]),
+            fold=self.fold[keep],
+            y=self.y[keep],
+            p=self.p[keep],
+            subject=self.subject[keep],
+            stimulus=self.stimulus[keep],
+            training=None if self.training is None else self.training[keep],
+            no_signal=quiet,
+            ratings={
+                n: Rated(r.truth[keep], r.expected[keep], r.base[keep], r.no_signal[keep])
+                for n, r in self.ratings.items()
+            },
+        )
+
+    def binary(self, dimension: str) -> Rows:
+        """Return the rows of four classes as low and high of ``valence`` or ``arousal``, probabilities summed."""
+        high = list(HIGH[dimension])
+
+        def summed(p: Floats) -> Floats:
+            of = p[:, high].sum(axis=1)  # (n,)
+            return np.stack([1 - of, of], axis=1)  # (n, 2)
+
+        y = np.isin(self.y, high).astype(np.int64)  # (n,)
+        quiet = self.no_signal
+        return replace(
+            self,
+            y=y,
+            p=summed(self.p),
+            trial=_renumbered(self.own * 2 + y),
+            training=None if self.training is None else summed(self.training),
+            no_signal=None if quiet is None else replace(quiet, p=summed(quiet.p)),
         )
 
 
@@ -61,76 +119,244 @@ def trial_level(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFra
     Returns
     -------
     DataFrame
-        One row a trial and fold and part, with its identity columns, ratings, ``y_true``, mean probabilities,
-        ``y_pred`` (the most probable class) and ``windows`` (how many were averaged). Under the protocol ``window``
-        a trial's windows lie in several folds, and it has a row in each.
+        One row a trial, fold, seed and part, with its identity columns, ratings, thresholds, ``y_true``, mean
+        probabilities, ``y_pred`` (the most probable class) and ``windows`` (how many were averaged). Under the
+        protocol ``window`` a trial's windows lie in several folds, and it has a row in each.
+
+    Raises
+    ------
+    UserError
+        If columns are missing.
     """
-    prob = _require(predictions, classes)
+    prob = required(predictions, classes)
     keys = [c for c in _TRIAL_KEYS if c in predictions.columns]
-    kept = [c for c in predictions.columns if c in _TRIAL_KEPT or c.startswith("rating_")]
+    kept = [c for c in predictions.columns if c in _TRIAL_KEPT or c.startswith(_ENDINGS)]
     groups = predictions.groupby(keys, sort=False, dropna=False, observed=True)
     out = groups[kept].first() if kept else groups[prob].mean()[[]]
     out[prob] = groups[prob].mean()
     out["windows"] = groups.size()
     out = out.reset_index()
-    out["y_pred"] = out[prob].to_numpy(dtype=np.float64).argmax(axis=1)
+    out["y_pred"] = out[prob].to_numpy(dtype=np.float64).argmax(axis=1) if len(out) else np.zeros(0, dtype=np.int64)
     return out
+
+
+def target_of(predictions: pd.DataFrame, classes: Sequence[str]) -> str:
+    """Return what the classes are of: ``valence-arousal``, a rating's name, or the label's."""
+    if tuple(classes) == FOUR_CLASSES:
+        return "valence-arousal"
+    rules = predictions["label_rule"].unique().tolist() if "label_rule" in predictions.columns else []
+    words = str(rules[0]).split() if rules else []
+    return words[0] if words else "label"
 
 
 def tables(predictions: pd.DataFrame, classes: Sequence[str]) -> Iterable[Rows]:
-    """Yield the labelled rows of each part and level that the predictions have."""
-    prob = _require(predictions, classes)
+    """Yield the labelled rows of each part and level that the predictions have.
+
+    Raises
+    ------
+    UserError
+        If columns are missing, no row has a label, or there is no row of a part that can be judged.
+    """
+    prob = required(predictions, classes)
     labelled = predictions[predictions["y_true"].to_numpy() >= 0]
     if not len(labelled):
         raise UserError("predictions: found no row with a label (y_true >= 0), expected some; check data.target")
-    if not labelled["part"].isin(PARTS).any():
-        found = sorted(set(labelled["part"]))
+    found = sorted(labelled["part"].unique().tolist())
+    if not set(found) & set(PARTS):
         raise UserError(f"predictions: found the parts {found}, expected test or validation among them")
-    training = _training_frequencies(labelled, len(classes))
-    scored = labelled[labelled["part"].isin(PARTS)]
+    k = len(classes)
+    all_ = _Coded.of(labelled, k)
+    prior = all_.frequencies(labelled, k)  # (folds, k)
+    means = {name: all_.class_means(values, k) for name, values in all_.ratings.items()}  # (folds, k + 1) each
+    p_all, y_all = labelled[prob].to_numpy(dtype=np.float64), all_.y
+    names = _subject_names(labelled)
+    seen = all_.seen()
     for level in LEVELS:
-        frame = scored if level == "window" else trial_level(scored, classes)
         for part in PARTS:
-            rows = frame[frame["part"] == part]
-            if not len(rows):
+            rows = np.flatnonzero(all_.part == CODES[part])  # (n,)
+            if not rows.size:
                 continue
-            y, p = checked(rows["y_true"].to_numpy(), rows[prob].to_numpy(dtype=np.float64), len(classes))
-            names = rows["subject"].astype(str)
-            if "study" in rows.columns and rows["study"].nunique() > 1:
-                names = rows["study"].astype(str) + "/" + names
-            known = [training.get(key) for key in _fold_keys(rows)]
-            prior = None if any(f is None for f in known) else np.array(known, dtype=np.float64)  # (n, k)
-            trial = np.unique(trial_codes(rows) * len(classes) + y, return_inverse=True)[1]
-            yield Rows(level, part, y, p, person_codes(rows), names.tolist(), trial, prior)
+            y, p = checked(y_all[rows], p_all[rows], k)
+            if level == "trial":
+                rows, p = _averaged(rows, p, all_, k)
+                y = y_all[rows]
+            fold, own = all_.fold[rows], all_.trial[rows]  # (n,), (n,)
+            quiet = answers(seen, fold, all_.person[rows], all_.stimulus[rows], k)
+            known = quiet.known.any()
+            ratings = {}
+            for name, values in all_.ratings.items():
+                of_class = means[name][fold]  # (n, k + 1)
+                expected = (p * of_class[:, :k]).sum(axis=1)  # (n,)
+                ratings[name] = Rated(values[rows], expected, of_class[:, k], quiet.ratings[name])
+            training = prior[fold]  # (n, k)
+            yield Rows(
+                level=level,
+                part=part,
+                y=y,
+                p=p,
+                person=_renumbered(all_.person[rows]),
+                trial=_renumbered(own * k + y),
+                own=_renumbered(own),
+                row=_renumbered(own if level == "trial" else all_.row[rows]),
+                seed=_renumbered(all_.seed[rows]),
+                fold=fold,
+                subject=names[rows],
+                stimulus=all_.stimulus[rows],
+                training=None if np.isnan(training).any() else training,
+                no_signal=quiet if known and np.isfinite(quiet.p).all() else None,
+                ratings=ratings,
+            )
 
 
-def _training_frequencies(labelled: pd.DataFrame, k: int) -> dict[tuple[Any, Any], Floats]:
-    """Class frequencies (k,) of each fold's training rows.
+@dataclass(frozen=True)
+class _Coded:
+    """Labelled rows of all parts, as numbers."""
 
-    Where the table has no training rows they follow from the rest: every labelled row is tested in one fold, so a
-    fold was trained on what is neither tested nor validated in it.
-    """
-    y, parts = labelled["y_true"].to_numpy(dtype=np.int64), labelled["part"].to_numpy()
-    keys = np.empty(len(labelled), dtype=object)
-    keys[:] = _fold_keys(labelled)
-    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    number = np.array([numbers[key] for key in keys])
-    counts = {
-        part: np.bincount(number[parts == part] * k + y[parts == part], minlength=len(numbers) * k).reshape(-1, k)
-        for part in ("train", *PARTS)
-    }  # (folds, k) each
-    out: dict[tuple[Any, Any], Floats] = {}
-    for key, i in numbers.items():
-        same_seed = [j for other, j in numbers.items() if other[0] == key[0]]
-        rest = counts["test"][same_seed].sum(axis=0) - counts["test"][i] - counts["validation"][i]  # (k,)
-        whole = counts["test"][i].any() and counts["validation"][i].any()
-        found = counts["train"][i] if counts["train"][i].any() or not whole else rest  # (k,)
-        if found.any() and (found >= 0).all():
-            out[key] = found / found.sum()
+    y: Ints
+    part: Ints  # of CODES
+    fold: Ints  # of seed and fold together
+    seed: Ints
+    person: Ints
+    trial: Ints
+    row: Ints
+    stimulus: Ints
+    ratings: dict[str, Floats]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, k: int) -> _Coded:
+        seed = _codes(rows, ["seed"])
+        trial = _codes(rows, ["study", "subject", "session", "trial"])
+        within = [c for c in ("window", "start") if c in rows.columns][:1]
+        row = _codes(rows, ["study", "subject", "session", "trial", *within]) if within else _counted(seed)
+        stimulus = np.full(len(rows), -1, dtype=np.int64)
+        if "stimulus" in rows.columns:
+            at, names = _factorized(rows["stimulus"])
+            named = np.array([bool(str(n).strip()) and n == n and n is not None for n in names], dtype=bool)
+            stimulus = np.where(named[at], _codes(rows, ["study", "stimulus"]), -1)
+        ratings = {}
+        for c in rows.columns:
+            if c.startswith("rating_"):
+                values = np.asarray(rows[c].to_numpy(dtype=np.float64, na_value=np.nan))
+                if np.isfinite(values).any():
+                    ratings[c.removeprefix("rating_")] = values
+        at, names = _factorized(rows["part"])
+        return cls(
+            rows["y_true"].to_numpy(dtype=np.int64),
+            np.array([CODES.get(str(n), -1) for n in names], dtype=np.int64)[at],
+            _codes(rows, ["seed", "fold"]),
+            seed,
+            _codes(rows, ["study", "subject"]),
+            trial,
+            row,
+            stimulus,
+            ratings,
+        )
+
+    def frequencies(self, rows: pd.DataFrame, k: int) -> Floats:
+        """Class frequencies of each fold's training rows, (folds, k); NaN where they cannot be known.
+
+        Where the table has no training rows they follow from the rest under protocols that test every row once and
+        train on all that a fold neither tests nor validates.
+        """
+        folds = int(self.fold.max()) + 1
+        counts = {
+            part: np.bincount(self.fold[mine] * k + self.y[mine], minlength=folds * k).reshape(-1, k)
+            for part in ("train", *PARTS)
+            for mine in [self.part == CODES[part]]
+        }  # (folds, k) each
+        of_fold = np.full(folds, -1)
+        of_fold[self.fold] = self.seed  # (folds,)
+        whole = np.stack([counts["test"][of_fold == s].sum(axis=0) for s in range(int(self.seed.max()) + 1)])[of_fold]
+        rest = whole - counts["test"] - counts["validation"]  # (folds, k)
+        many = {part: of.sum(axis=1, keepdims=True) for part, of in counts.items()}  # (folds, 1) each
+        complete = (many["test"] > 0) & (many["validation"] > 0) & self._pooled(rows)  # (folds, 1)
+        found = np.where(many["train"] > 0, counts["train"], rest * complete)  # (folds, k)
+        total = found.sum(axis=1, keepdims=True)  # (folds, 1)
+        good = (total > 0) & (found.min(axis=1, keepdims=True) >= 0)  # (folds, 1)
+        return np.asarray(np.where(good, found / np.maximum(total, 1), np.nan), dtype=np.float64)
+
+    def _pooled(self, rows: pd.DataFrame) -> bool:
+        """Whether every fold trains on all other rows, so that what it trained on follows from the others' tests."""
+        named = set(rows["protocol"].unique().tolist()) if "protocol" in rows.columns else {"trial"}
+        if not named <= {"trial", "subject", "window"}:
+            return False
+        tested = self.part == CODES["test"]
+        if named == {"subject"} or not tested.any():
+            return True
+        pairs = np.unique(np.stack([self.fold[tested], self.person[tested]]), axis=1)  # (2, pairs)
+        alone = bool((np.bincount(pairs[0])[np.unique(pairs[0])] == 1).all())
+        return not alone or np.unique(pairs[1]).size == 1  # else a model for each subject alone
+
+    def class_means(self, values: Floats, k: int) -> Floats:
+        """Mean rating of each class among a fold's training rows, and of all of them, (folds, k + 1)."""
+        folds = int(self.fold.max()) + 1
+        mine = (self.part == CODES["train"]) & np.isfinite(values)
+        at = self.fold[mine] * k + self.y[mine]
+        sums = np.bincount(at, weights=values[mine], minlength=folds * k).reshape(-1, k)  # (folds, k)
+        count = np.bincount(at, minlength=folds * k).reshape(-1, k)  # (folds, k)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            overall = (sums.sum(axis=1) / count.sum(axis=1))[:, None]  # (folds, 1)
+            return np.concatenate([np.where(count > 0, sums / count, overall), overall], axis=1)
+
+    def seen(self) -> Seen:
+        """Labelled training trials, each once a fold."""
+        rows = np.flatnonzero(self.part == CODES["train"])
+        _, first = np.unique(self.fold[rows] * (int(self.trial.max()) + 1) + self.trial[rows], return_index=True)
+        mine = rows[first]
+        ratings = {name: values[mine] for name, values in self.ratings.items()}
+        return Seen(self.fold[mine], self.person[mine], self.stimulus[mine], self.y[mine], ratings)
+
+
+def _averaged(rows: Ints, p: Floats, all_: _Coded, k: int) -> tuple[Ints, Floats]:
+    """Return the first row of each trial, fold and label, and the mean probabilities of its rows."""
+    trials = int(all_.trial.max()) + 1
+    key = (all_.fold[rows] * trials + all_.trial[rows]) * k + all_.y[rows]  # (n,)
+    _, first, at = np.unique(key, return_index=True, return_inverse=True)
+    size = np.bincount(at)  # (trials,)
+    mean = np.stack([np.bincount(at, weights=c) for c in p.T], axis=1) / size[:, None]  # (trials, k)
+    return rows[first], mean
+
+
+def _codes(rows: pd.DataFrame, columns: Sequence[str]) -> Ints:
+    """Number the distinct combinations of the columns that there are, shape (n_rows,)."""
+    codes = np.zeros(len(rows), dtype=np.int64)
+    for column in columns:
+        if column in rows.columns:
+            new, names = _factorized(rows[column])
+            codes = _renumbered(codes * len(names) + new) if codes.any() else new
+    return _renumbered(codes)
+
+
+def _factorized(column: pd.Series[Any]) -> tuple[Ints, list[Any]]:
+    """Number the values of a column, and name them."""
+    codes, names = column.factorize(use_na_sentinel=False)
+    return np.asarray(codes, dtype=np.int64), list(names)
+
+
+def _renumbered(codes: Ints) -> Ints:
+    return np.asarray(np.unique(codes, return_inverse=True)[1], dtype=np.int64)
+
+
+def _counted(seed: Ints) -> Ints:
+    """Number the rows of each seed from 0: without a window's name, the same place is taken for the same window."""
+    out = np.empty(seed.size, dtype=np.int64)
+    for s in np.unique(seed):
+        mine = np.flatnonzero(seed == s)
+        out[mine] = np.arange(mine.size)
     return out
 
 
-def _fold_keys(rows: pd.DataFrame) -> list[tuple[Any, Any]]:
+def _subject_names(rows: pd.DataFrame) -> NDArray[np.object_]:
+    at, names = _factorized(rows["subject"])
+    found = np.array([str(n) for n in names], dtype=object)[at]  # (n,)
+    if "study" in rows.columns and rows["study"].nunique() > 1:
+        at, studies = _factorized(rows["study"])
+        found = np.array([f"{study}/" for study in studies], dtype=object)[at] + found
+    return found
+
+
+def fold_keys(rows: pd.DataFrame) -> list[tuple[int, int]]:
+    """Return seed and fold of each row."""
     seeds = rows["seed"].tolist() if "seed" in rows.columns else [0] * len(rows)
     return list(zip(seeds, rows["fold"].tolist(), strict=True))
 
@@ -139,7 +365,7 @@ def by_subject(table: Rows) -> Iterable[tuple[str, Rows]]:
     """Yield each subject's name and rows."""
     for person in np.unique(table.person):
         mine = np.flatnonzero(table.person == person)
-        yield table.subject[mine[0]], table.of(mine)
+        yield str(table.subject[mine[0]]), table.of(mine)
 
 
 def labels_of(table: Rows) -> Ints:
@@ -148,7 +374,12 @@ def labels_of(table: Rows) -> Ints:
     return np.asarray(table.y[first], dtype=np.int64)
 
 
-def _require(predictions: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+def required(predictions: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """Return the probability columns of the classes, or raise `UserError` where a column that figures need is missing.
+
+    ``part``, ``fold``, ``subject``, ``trial``, ``y_true`` and a ``prob_<class>`` each are needed; ``study``,
+    ``session``, ``stimulus``, ``seed``, ``protocol``, ``window`` and ``rating_*`` are used where they are there.
+    """
     prob = [f"prob_{name}" for name in classes]
     missing = [c for c in ("part", "fold", "subject", "trial", "y_true", *prob) if c not in predictions.columns]
     if missing:

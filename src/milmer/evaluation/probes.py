@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from milmer.evaluation.metrics import Floats, classification, from_confusion, row_losses
+from milmer.evaluation.intervals import jackknife, scale_of
+from milmer.evaluation.metrics import Floats, Ints, classification, from_confusion, row_losses
 from milmer.evaluation.predictions import LEVELS, Rows, tables
 from milmer.evaluation.scoring import clusters_of
-from milmer.evaluation.statistics import cluster_weights, interval
+from milmer.evaluation.statistics import left_tables
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
     import pandas as pd
@@ -34,7 +35,7 @@ NEUTRAL, LEAST = "frames known to be neutral", "the third of the subject's frame
 FIGURES = ("accuracy", "macro_f1", "log_loss")
 UNLEARNED = frozenset({"mean", "middle-frame", "published"})  # selection methods whose weights are not learned
 Row = dict[str, Any]
-Made = dict[str, tuple[float, Floats]]  # of each figure its value, and its values in all resamples (R,)
+Made = dict[str, tuple[float, Floats]]  # of each figure its value, and its values without each unit (G,)
 
 
 def learns_weights(model: Model) -> bool:
@@ -64,7 +65,7 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
     table : DataFrame
         As from `milmer.training.probes.run_probes`, of all folds, with ``fold``.
     config : milmer.config.Evaluation
-        Gives protocol, seed, resamples and confidence.
+        Gives confidence.
     classes : sequence of str
         Names in index order.
 
@@ -85,8 +86,8 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
     Notes
     -----
     A row in which nothing could be put in says nothing of a probe, and is left out of all its figures, ``intact`` too.
-    A difference is of rows that both sides have, and every resample of the bootstrap takes the same subjects (protocol
-    ``subject``) or trials on both sides, so it is paired.
+    A difference is of rows that both sides have, and its interval leaves the same subject (or trial, of a lone
+    subject) out of both, so it is paired (`milmer.evaluation.intervals.jackknife`).
     """
     table = table.assign(part="test", row=table.groupby(_keys(table), dropna=False, sort=False).ngroup())
     passes = {
@@ -104,7 +105,7 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
         asked.append((minus(one, other), one, other, both, notes[one]))
     found: list[Row] = []
     made: dict[tuple[str, bytes], Made] = {}
-    for number, level in enumerate(LEVELS):
+    for level in LEVELS:
         for probe, one, other, rows, note in asked:
             shared = {"level": level, "of": of[level], "n_of": f"{level}s", "repeats": len(passes[one]), "note": note}
             first = _at(passes[INTACT][0], rows, level, classes)
@@ -112,26 +113,19 @@ def probe_figures(table: pd.DataFrame, config: Evaluation, classes: Sequence[str
                 empty = {"value": None, "low": None, "high": None, "intact": None, "interval_how": "", "n": 0}
                 found += [{"name": name, "probe": probe, **empty, **shared} for name in FIGURES]
                 continue
-            cluster, stratum, how = clusters_of(first, config.protocol)
-            weights = None
-            if stratum is not None:
-                rng = np.random.default_rng([config.seed, number, 5])
-                weights = cluster_weights(stratum, config.resamples, rng)  # (R, G)
+            cluster, how = clusters_of(first)
             for side in (one, other, INTACT):
                 key = (f"{level} {side}", rows.to_numpy().tobytes())
                 if key not in made:
                     each = [_at(one_pass, rows, level, classes) for one_pass in passes[side]]
-                    made[key] = _mean([_figures(t, cluster, weights, classes) for t in each if t is not None])
+                    made[key] = _mean([_figures(t, cluster, classes) for t in each if t is not None])
             mine, base, whole = (made[f"{level} {p}", rows.to_numpy().tobytes()] for p in (one, other, INTACT))
             shared |= {"interval_how": how, "n": _count(first)}
             for name in FIGURES:
-                value, resampled = mine[name]
+                value, left = mine[name]
                 if probe != one:
-                    value, resampled = value - base[name][0], resampled - base[name][1]
-                low = high = float("nan")
-                if stratum is not None:
-                    strata = int(np.unique(stratum).size)
-                    low, high = interval(resampled, config.confidence, stratum.size, strata)
+                    value, left = value - base[name][0], left - base[name][1]
+                low, high = jackknife(value, left, config.confidence, scale_of(name) if probe == one else "plain")
                 row = {"name": name, "probe": probe, "value": _plain(value), "low": _plain(low), "high": _plain(high)}
                 found.append({**row, "intact": _plain(whole[name][0]), **shared})
     return found
@@ -158,24 +152,20 @@ def _at(one: pd.DataFrame, rows: pd.Index[int], level: str, classes: Sequence[st
     return next((t for t in tables(mine, classes) if t.level == level), None)
 
 
-def _figures(table: Rows, cluster: Any, weights: Floats | None, classes: Sequence[str]) -> Made:
-    """Value of each figure and its values in all resamples, (R,); without weights those are empty."""
-    k = len(classes)
+def _figures(table: Rows, cluster: Ints | None, classes: Sequence[str]) -> Made:
+    """Value of each figure and its values with each unit left out, (G,); without units those are empty."""
     values = classification(table.y, table.p, classes)
-    if weights is None:
+    if cluster is None:
         return {name: (values[name], np.zeros(0)) for name in FIGURES}
-    count = weights.shape[1]
-    at = cluster * k * k + table.y * k + table.p.argmax(axis=1)  # (n,)
-    cells = np.bincount(at, minlength=count * k * k).reshape(count, -1)  # (G, k*k)
-    resampled = from_confusion((weights @ cells).reshape(-1, k, k), classes)
+    left = from_confusion(left_tables(table.y, table.p.argmax(axis=1), cluster, len(classes)), classes)
     losses = row_losses(table.p)[0][np.arange(table.y.size), table.y]  # (n,)
-    sizes = np.bincount(cluster, minlength=count)  # (G,)
-    resampled["log_loss"] = (weights @ np.bincount(cluster, weights=losses, minlength=count)) / (weights @ sizes)
-    return {name: (values[name], resampled[name]) for name in FIGURES}
+    sums, sizes = np.bincount(cluster, weights=losses), np.bincount(cluster)  # (G,), (G,)
+    left["log_loss"] = (sums.sum() - sums) / (sizes.sum() - sizes)  # (G,)
+    return {name: (values[name], left[name]) for name in FIGURES}
 
 
 def _mean(repeats: Sequence[Made]) -> Made:
-    """Mean over the repeats of a probe, of the values and of every resample."""
+    """Mean over the repeats of a probe, of the values and of those without each unit."""
     return {
         name: (float(np.mean([r[name][0] for r in repeats])), np.mean([r[name][1] for r in repeats], axis=0))
         for name in FIGURES

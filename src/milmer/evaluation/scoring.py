@@ -1,45 +1,43 @@
-"""From predictions to metrics.json: every figure with its interval, its chance level and its majority baseline."""
+"""From predictions to metrics.json: every figure with its interval, its chance level and what needs no signal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from milmer.evaluation import chance as luck
+from milmer.evaluation.calibration import calibrated
+from milmer.evaluation.intervals import FEWEST, jackknife, scale_of, two_way
 from milmer.evaluation.metrics import (
     LESS_IS_BETTER,
-    PRINCIPAL,
     Floats,
     Ints,
     classification,
+    confusion,
     from_confusion,
     from_statistics,
+    statistics_of,
 )
-from milmer.evaluation.predictions import LEVELS, PARTS, Rows, by_subject, labels_of, tables, trial_level
-from milmer.evaluation.statistics import (
-    bootstrap_statistics,
-    chance_level,
-    cluster_weights,
-    exchangeable,
-    interval,
-    p_value,
-    permutation_statistics,
-    permuted_labels,
-)
+from milmer.evaluation.predictions import HIGH, LEVELS, PARTS, Rows, by_subject, tables, target_of, trial_level
+from milmer.evaluation.ratings import rating_rows
+from milmer.evaluation.statistics import chance_level, left_out, left_tables, p_value, places
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
     import pandas as pd
 
     from milmer.config import Evaluation
 
-__all__ = ["figures", "point_figures", "trial_level"]
+__all__ = ["FEWEST_CLUSTERS", "clusters_of", "figures", "point_figures", "trial_level"]
 
 PER_SUBJECT = ("accuracy", "macro_f1")
-FEWEST_CLUSTERS = 6  # an interval from fewer subjects (or trials) would say more than is known
+CALIBRATED = ("log_loss", "brier", "ece")
+FEWEST_CLUSTERS = FEWEST
 
 Row = dict[str, Any]
-NullKey = tuple[str, str, str, str]
+NullKey = tuple[str, str, str, str, str]
 
 
 def figures(
@@ -53,7 +51,7 @@ def figures(
     Parameters
     ----------
     predictions : DataFrame
-        Rows of predictions.parquet of all folds; rows with ``y_true`` -1 are left out.
+        Rows of predictions.parquet of all folds and seeds; rows with ``y_true`` -1 are left out.
     config : milmer.config.Evaluation
         Gives ``protocol`` (where the table does not), ``seed``, ``resamples`` and ``confidence``.
     classes : sequence of str
@@ -65,11 +63,16 @@ def figures(
     Returns
     -------
     list of dict
-        For the parts test and validation (all folds pooled) and the levels window and trial: ``name``, ``level``,
-        ``part``, ``protocol``, ``value``, ``low``, ``high``, ``interval_how``, ``n``, ``n_of``, ``chance``,
-        ``chance_high``, ``p``, ``chance_how``, ``majority``, ``seed``. First the principal figures, then those of
-        each class (without interval), then accuracy and macro-F1 of each subject (with a key ``subject``; macro-F1
-        over all classes, also those the subject lacks). None stands for what is undefined.
+        First the main target, for the parts test and validation (folds and seeds pooled) and the levels window and
+        trial: the principal figures, those of each class, then accuracy and macro-F1 of each subject (with a key
+        ``subject``; macro-F1 over all classes, also those the subject lacks). Then calibrated test trials
+        (``calibrated``: true), and for valence-arousal of the part that is judged (test where there is one) binary
+        valence and arousal, the probabilities summed; last the ratings (``ccc``, ``rmse``, ``pearson`` of the expected
+        rating). Each has ``name``, ``target``, ``level``, ``part``, ``protocol``, ``value``; ``low``, ``high``,
+        ``interval_how``; ``low_new``, ``high_new``, ``interval_new_how`` (for claims about new stimuli too); ``n``,
+        ``n_of``; ``chance``, ``chance_high``, ``p``, ``chance_how``; ``majority``, ``prior``; ``above``,
+        ``above_how``; ``no_signal``, ``gain`` (positive where the model is better), ``gain_low``, ``gain_high``;
+        ``seed``, ``seeds``, ``seed_sd``. None stands for what is undefined.
 
     Raises
     ------
@@ -78,46 +81,90 @@ def figures(
 
     Notes
     -----
-    Intervals are expanded percentile intervals of a bootstrap over clusters: under ``subject`` the subjects are
-    resampled, none being given below 6; under ``trial`` and ``window`` the trials within each subject, which says
-    nothing about other people. Under ``window`` they are too narrow besides, since training has seen each trial.
+    Intervals are jackknife intervals over subjects (`milmer.evaluation.intervals`), none being given below 6; over
+    trials where there is one subject. The two-way ones are for subjects and stimuli together.
 
     ``chance`` is the mean and ``chance_high`` the one-sided 5 % limit (the 95th percentile; the 5th where less is
     better) of the figure without any relation of labels to signals; ``p`` is the share of that null at least as good
     as the value. Re-runs are the honest null. Without them labels are permuted between a subject's trials over fixed
     predictions, which leaves out what permuted labels do to training.
 
-    ``majority`` is the figure of answering the class frequencies of the fold's training rows, so the most frequent
-    class, whatever the signals.
+    ``above`` is the level a figure must reach to differ from chance at 5 % (`milmer.evaluation.chance.above`), by the
+    number of independent subjects or trials, never windows. ``majority`` answers the commonest class of the fold's
+    training rows, ``prior`` draws answers from their frequencies, ``no_signal`` answers what other subjects' training
+    trials of the fold said of the stimulus.
     """
-    nulls = _collect(permuted, classes)
-    rows: list[Row] = []
-    for number, table in enumerate(tables(predictions, classes)):
-        protocol = _only(predictions, "protocol", config.protocol)
-        seed = int(_only(predictions, "seed", config.seed))
+    nulls = _collect(permuted, classes, target_of(predictions, classes))
+    target = target_of(predictions, classes)
+    seeds = sorted(predictions["seed"].unique().tolist()) if "seed" in predictions.columns else [config.seed]
+    shared = {"protocol": _only(predictions, "protocol", config.protocol), "seed": int(seeds[0]), "seeds": len(seeds)}
+    protocol = str(shared["protocol"])
+    first: list[Row] = []
+    later: list[Row] = []
+    all_ = list(tables(predictions, classes))
+    judged = "test" if any(t.part == "test" for t in all_) else "validation"
+    for number, table in enumerate(all_):
         rng = np.random.default_rng([config.seed, number])
-        shared = {"level": table.level, "part": table.part, "protocol": protocol}
-        rows += [
-            {**row, **shared, "seed": seed}
-            for row in _score(table, config, protocol, classes, nulls, rng) + _subjects(table, config, classes, nulls)
-        ]
-    return [{key: row[key] for key in sorted(row, key=_place)} for row in rows]
+        first += _score(table, config, protocol, classes, nulls, rng, target)
+        first += _subjects(table, config, protocol, classes, nulls, target)
+    for number, table in enumerate(t for t in all_ if t.part == judged):
+        for at, dimension in enumerate(HIGH if target == "valence-arousal" else ()):
+            rng = np.random.default_rng([config.seed, number, at, 2])
+            later += _score(table.binary(dimension), config, protocol, ("low", "high"), nulls, rng, dimension)
+        for at, name in enumerate(HIGH if target == "valence-arousal" else (target,)):
+            if name in table.ratings:
+                rng = np.random.default_rng([config.seed, number, at, 3])
+                later += rating_rows(table, name, config, protocol, rng)
+    rows = first + _calibrated(predictions, config, classes, target) + later
+    return [{key: row[key] for key in sorted(row, key=_place)} for row in ({**r, **shared} for r in rows)]
 
 
 def point_figures(predictions: pd.DataFrame, classes: Sequence[str]) -> list[Row]:
-    """Return ``name``, ``level``, ``part``, ``subject`` ("" for all) and ``value`` of every figure, nothing else.
+    """Return ``name``, ``target``, ``level``, ``part``, ``subject`` ("" for all) and ``value`` of every figure.
 
     For re-runs with permuted labels, whose rows together are the `permuted` of `figures`.
     """
+    target = target_of(predictions, classes)
     rows: list[Row] = []
     for table in tables(predictions, classes):
-        shared = {"level": table.level, "part": table.part}
+        shared = {"target": target, "level": table.level, "part": table.part}
         for name, value in classification(table.y, table.p, classes).items():
             rows.append({"name": name, **shared, "subject": "", "value": value})
         for subject, mine in by_subject(table):
-            values = classification(mine.y, mine.p, classes)
+            values = _points(mine, classes)
             rows += [{"name": name, **shared, "subject": subject, "value": values[name]} for name in PER_SUBJECT]
+        for dimension in HIGH if target == "valence-arousal" else ():
+            mine = table.binary(dimension)
+            for name, value in classification(mine.y, mine.p, ("low", "high")).items():
+                rows.append({"name": name, **shared, "target": dimension, "subject": "", "value": value})
     return rows
+
+
+def clusters_of(table: Rows) -> tuple[Ints | None, str]:
+    """Return what an interval leaves out one of: subjects, or the trials of a lone subject.
+
+    Returns
+    -------
+    cluster : ndarray of int64, shape (n,), or None
+        Cluster of each row, 0 to G-1; None where there are fewer than 6.
+    how : str
+        That in words.
+    """
+    people = int(table.person.max()) + 1
+    alone = people == 1
+    cluster, unit = (table.own, "trials") if alone else (table.person, "subjects")
+    count = int(cluster.max()) + 1
+    if count < FEWEST:
+        return None, f"none from {count} {unit}: at least {FEWEST} needed"
+    return cluster, f"jackknife over {count} {unit}" + (" of one subject" if alone else "")
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Figures with one unit left out, of the model and of the predictor without a signal."""
+
+    model: dict[str, Floats]
+    quiet: dict[str, Floats]
 
 
 def _score(
@@ -127,134 +174,171 @@ def _score(
     classes: Sequence[str],
     nulls: Mapping[NullKey, Floats],
     rng: np.random.Generator,
+    target: str,
 ) -> list[Row]:
-    """Figures over all subjects: value, interval, chance and majority of each."""
+    """Figures over all subjects, each with all that stands beside it."""
     values = classification(table.y, table.p, classes)
-    majority = {} if table.training is None else classification(table.y, table.training, classes)
-    resampled, how, cluster, strata = _resample(table, config, protocol, classes, rng)
-    held, held_how = _hold(table, config.resamples, classes, rng)
+    common, drawn = luck.majority(table, classes), luck.prior(table, classes, config.seed)
+    cluster, how = clusters_of(table)
+    quiet = {} if table.no_signal is None else classification(table.y, table.no_signal.p, classes)
+    levels = places(table.p)  # (n, k)
+    left = _left(table, cluster, classes, levels)
+    crossed, new_how = _crossed(table, cluster, classes, levels)
+    null, null_how = luck.held(table, config.resamples, classes, rng)
+    spread = _seed_sd(table, classes)
+    unit = "subjects" if table.person.max() else "trials"
     rows: list[Row] = []
     for name, value in values.items():
-        low = high = float("nan")
-        if name in PRINCIPAL and resampled:
-            low, high = interval(resampled[name], config.confidence, cluster, strata)
-        rerun = nulls.get((name, table.level, table.part, ""))
-        chance = _chance(name, value, held.get(name), held_how, rerun)
-        found = {"name": name, "value": _plain(value), "low": _plain(low), "high": _plain(high), **chance}
-        found["interval_how"] = how if name in PRINCIPAL else None
-        found["majority"] = _plain(majority.get(name, float("nan")))
-        rows.append({**found, **_count(table)})
+        scale = scale_of(name)
+        low, high = jackknife(value, left.model.get(name, ()), config.confidence, scale)
+        row = {"name": name, "target": target, "level": table.level, "part": table.part, "value": _plain(value)}
+        row |= {"low": _plain(low), "high": _plain(high), "interval_how": how}
+        new = (float("nan"),) * 2
+        if crossed is not None:
+            new = two_way(value, left.model[name], crossed[0][name], crossed[1][name], config.confidence, scale)
+        row |= {"low_new": _plain(new[0]), "high_new": _plain(new[1]), "interval_new_how": new_how}
+        rerun = nulls.get((name, table.level, table.part, "", target))
+        row |= _chance(name, value, null.get(name), null_how, rerun)
+        row |= {"majority": _plain(common.get(name)), "prior": _plain(drawn.get(name))}
+        mean, limit = _number(row["chance"]), _number(row["chance_high"])
+        level, above_how = luck.above(name, mean, limit, protocol, luck.trials_of(table), left.model, crossed, unit)
+        row |= {"above": _plain(level), "above_how": above_how}
+        row |= _gain(name, value, quiet.get(name), left, config.confidence)
+        rows.append({**row, **count_of(table), "seed_sd": _plain(spread.get(name))})
     return rows
 
 
-def _subjects(table: Rows, config: Evaluation, classes: Sequence[str], nulls: Mapping[NullKey, Floats]) -> list[Row]:
+def _subjects(
+    table: Rows,
+    config: Evaluation,
+    protocol: str,
+    classes: Sequence[str],
+    nulls: Mapping[NullKey, Floats],
+    target: str,
+) -> list[Row]:
     """Accuracy and macro-F1 of each subject, over the subject's own trials."""
     rows: list[Row] = []
     for number, (subject, mine) in enumerate(by_subject(table)):
         rng = np.random.default_rng([config.seed, LEVELS.index(table.level), PARTS.index(table.part), number])
-        k, count = len(classes), int(mine.trial.max()) + 1
-        answer = mine.p.argmax(axis=1)
-        cells = np.bincount(mine.trial * k * k + mine.y * k + answer, minlength=count * k * k).reshape(count, -1)
-        value = from_confusion(cells.sum(axis=0).reshape(1, k, k), classes)
-        majority = {} if mine.training is None else classification(mine.y, mine.training, classes)
-        resampled: dict[str, Floats] = {}
-        if count >= FEWEST_CLUSTERS:
-            weights = cluster_weights(np.zeros(count), config.resamples, rng)  # (R, T)
-            resampled = from_confusion((weights @ cells).reshape(-1, k, k), classes)
-        held: dict[str, Floats] = {}
-        labels = labels_of(mine)
-        if exchangeable(labels, np.zeros(count)):
-            given = cells.reshape(count, k, k).sum(axis=1)  # (T, k)
-            shuffled = permuted_labels(labels, np.zeros(count), config.resamples, rng)  # (R, T)
-            tables = np.stack([(shuffled == c).astype(np.float64) @ given for c in range(k)], axis=1)  # (R, k, k)
-            held = from_confusion(tables, classes)
+        value, k = _points(mine, classes), len(classes)
+        common = {} if mine.training is None else _points(mine, classes, mine.training)
+        drawn = luck.prior(mine, classes, config.seed, answers_only=True)
+        quiet = {} if mine.no_signal is None else _points(mine, classes, mine.no_signal.p)
+        cluster, how = clusters_of(mine)
+        left = _Left({}, {})
+        if cluster is not None:
+            model = from_confusion(left_tables(mine.y, mine.p.argmax(axis=1), cluster, k), classes)
+            base = {}
+            if mine.no_signal is not None:
+                base = from_confusion(left_tables(mine.y, mine.no_signal.p.argmax(axis=1), cluster, k), classes)
+            left = _Left(model, base)
+        null, null_how = luck.held(mine, config.resamples, classes, rng, answers_only=True)
         for name in PER_SUBJECT:
-            low = high = float("nan")
-            if resampled:
-                low, high = interval(resampled[name], config.confidence, count)
-            rerun = nulls.get((name, table.level, table.part, subject))
-            point = float(value[name][0])
-            row = {"name": name, "subject": subject, "value": point, "low": _plain(low), "high": _plain(high)}
-            row |= _chance(name, point, held.get(name), "labels permuted between a subject's trials", rerun)
-            row["interval_how"] = f"bootstrap over {count} trials" if resampled else f"none from {count} trials"
-            row["majority"] = _plain(majority.get(name, float("nan")))
-            rows.append({**row, **_count(mine)})
+            low, high = jackknife(value[name], left.model.get(name, ()), config.confidence, "unit")
+            row: Row = {"name": name, "target": target, "level": table.level, "part": table.part}
+            row |= {"subject": subject, "value": value[name], "low": _plain(low), "high": _plain(high)}
+            rerun = nulls.get((name, table.level, table.part, subject, target))
+            row |= {"interval_how": how, **_chance(name, value[name], null.get(name), null_how, rerun)}
+            row |= {"majority": _plain(common.get(name)), "prior": _plain(drawn.get(name))}
+            mean, limit = _number(row["chance"]), _number(row["chance_high"])
+            level, above_how = luck.above(name, mean, limit, "trial", luck.trials_of(mine), left.model, None, "trials")
+            row |= {"above": _plain(level), "above_how": above_how}
+            rows.append({**row, **_gain(name, value[name], quiet.get(name), left, config.confidence), **count_of(mine)})
     return rows
 
 
-def _resample(
-    table: Rows, config: Evaluation, protocol: str, classes: Sequence[str], rng: np.random.Generator
-) -> tuple[dict[str, Floats], str, int, int]:
-    """Figures of the bootstrap's resamples (none where too few clusters), in words, and clusters and strata."""
-    cluster, stratum, how = clusters_of(table, protocol)
-    if stratum is None:
-        return {}, how, np.unique(cluster).size, 1
-    weights = cluster_weights(stratum, config.resamples, rng)  # (R, G)
-    sums = bootstrap_statistics(table.y, table.p, cluster, weights)
-    return from_statistics(sums, classes), how, int(stratum.size), int(np.unique(stratum).size)
+def _calibrated(predictions: pd.DataFrame, config: Evaluation, classes: Sequence[str], target: str) -> list[Row]:
+    """Log-loss, Brier score and calibration error of test trials at their folds' temperatures."""
+    parts = set(predictions["part"].unique().tolist())
+    if not {"test", "validation"} <= parts:
+        return []
+    trials = calibrated(predictions, classes)
+    tested = trials[trials["part"] == "test"]
+    if not len(tested):
+        return []
+    table = next(t for t in tables(tested, classes) if t.level == "trial")
+    values, (cluster, how) = classification(table.y, table.p, classes), clusters_of(table)
+    left, spread = _left(table, cluster, classes, places(table.p)), _seed_sd(table, classes)
+    rows = []
+    for name in CALIBRATED:
+        low, high = jackknife(values[name], left.model.get(name, ()), config.confidence, scale_of(name))
+        row: Row = {"name": name, "target": target, "level": "trial", "part": "test", "calibrated": True}
+        row |= {"value": _plain(values[name]), "low": _plain(low), "high": _plain(high), "interval_how": how}
+        rows.append({**row, **count_of(table), "seed_sd": _plain(spread.get(name))})
+    return rows
 
 
-def clusters_of(table: Rows, protocol: str) -> tuple[Ints, Ints | None, str]:
-    """Return what an interval resamples: subjects under ``subject``, else trials within each subject.
-
-    Returns
-    -------
-    cluster : ndarray of int64, shape (n,)
-        Cluster of each row, 0 to G-1.
-    stratum : ndarray of int64, shape (G,), or None
-        Stratum of each cluster; None where there are too few clusters for an interval.
-    how : str
-        That in words.
-    """
-    by_subject = protocol == "subject"
-    names, cluster = np.unique(table.person if by_subject else table.trial, return_inverse=True)
-    first = np.unique(cluster, return_index=True)[1]  # (G,)
-    unit = "subjects" if by_subject else "trials"
-    if names.size < FEWEST_CLUSTERS:
-        return cluster, None, f"none from {names.size} {unit}: at least {FEWEST_CLUSTERS} needed"
-    stratum = np.zeros(names.size, dtype=np.int64) if by_subject else table.person[first]  # (G,)
-    groups = np.unique(stratum).size
-    how = f"bootstrap over {names.size} {unit}"
-    if 3 * groups > names.size:  # a trial or two a subject: next to nothing to resample within
-        stratum = np.zeros(names.size, dtype=np.int64)
-    elif not by_subject:
-        how += f" within {groups} subject{'s' * (groups != 1)}"
-    return cluster, stratum, how
+def _left(table: Rows, cluster: Ints | None, classes: Sequence[str], levels: Ints) -> _Left:
+    if cluster is None:
+        return _Left({}, {})
+    model = from_statistics(left_out(table.y, table.p, cluster, levels), classes)
+    if table.no_signal is None:
+        return _Left(model, {})
+    return _Left(model, from_statistics(left_out(table.y, table.no_signal.p, cluster), classes))
 
 
-def _hold(
-    table: Rows, permutations: int, classes: Sequence[str], rng: np.random.Generator
-) -> tuple[dict[str, Floats], str]:
-    """Figures under permuted labels, predictions held, and how that was done, in words."""
-    labels = labels_of(table)
-    _, first = np.unique(table.trial, return_index=True)
-    strata = table.person[first]
-    how = "labels permuted between a subject's trials, predictions held"
-    if not exchangeable(labels, strata):
-        strata = np.zeros(labels.size, dtype=np.int64)
-        how = "labels permuted between all trials (each subject has one class), predictions held"
-    if not exchangeable(labels, strata):
-        return {}, "none: all trials have one class"
-    shuffled = permuted_labels(labels, strata, permutations, rng)  # (R, U)
-    return from_statistics(permutation_statistics(table.p, table.trial, shuffled), classes), how
+def _crossed(
+    table: Rows, cluster: Ints | None, classes: Sequence[str], levels: Ints
+) -> tuple[tuple[dict[str, Floats], dict[str, Floats]] | None, str]:
+    """Figures without one stimulus, and without one cell; None where they say nothing of new stimuli, and why."""
+    people, found = int(table.person.max()) + 1, luck.stimuli_of(table)
+    if found is None:
+        return None, "none: no names of stimuli, or hardly one that two subjects saw"
+    stimuli = int(found[0].max()) + 1
+    if cluster is None or people < FEWEST or stimuli < FEWEST:
+        return None, f"none from {people} subjects and {stimuli} stimuli: at least {FEWEST} of each needed"
+    left = tuple(from_statistics(left_out(table.y, table.p, c, levels), classes) for c in found)
+    return (left[0], left[1]), f"jackknife over {people} subjects and {stimuli} stimuli"
 
 
-def _chance(name: str, value: float, held: Floats | None, how: str, rerun: Floats | None) -> Row:
-    null = rerun if rerun is not None else held
+def _gain(name: str, value: float, quiet: float | None, left: _Left, confidence: float) -> Row:
+    """How much better a figure is than without a signal; the interval leaves the same subject out of both."""
+    if quiet is None or not np.isfinite(quiet):
+        return dict.fromkeys(("no_signal", "gain", "gain_low", "gain_high"))
+    sign = -1 if name in LESS_IS_BETTER else 1
+    low = high = float("nan")
+    if name in left.quiet:
+        low, high = jackknife(sign * (value - quiet), sign * (left.model[name] - left.quiet[name]), confidence)
+    gain = {"gain": _plain(sign * (value - quiet)), "gain_low": _plain(low), "gain_high": _plain(high)}
+    return {"no_signal": _plain(quiet), **gain}
+
+
+def _chance(name: str, value: float, null: Floats | None, how: str, rerun: Floats | None) -> Row:
+    values = rerun if rerun is not None else null if null is not None else np.zeros(0)
     greater = name not in LESS_IS_BETTER
-    mean, limit = chance_level([] if null is None else null, greater)
+    mean, limit = chance_level(values, greater)
     if rerun is not None:
         how = f"{rerun.size} re-runs with permuted labels"
-    p = p_value(value, [] if null is None else null, greater)
+    p = p_value(value, values, greater)
     return {"chance": _plain(mean), "chance_high": _plain(limit), "p": _plain(p), "chance_how": how}
 
 
-def _count(table: Rows) -> Row:
-    n = table.y.size if table.level == "window" else np.unique(table.trial).size
-    return {"n": int(n), "n_of": f"{table.level}s"}
+def _seed_sd(table: Rows, classes: Sequence[str]) -> dict[str, float]:
+    """Standard deviation of each figure over the seeds; empty where there is one."""
+    count = int(table.seed.max()) + 1
+    if count < 2:
+        return {}
+    each = [
+        from_statistics(statistics_of(table.y[m], table.p[m]), classes) for m in (table.seed == s for s in range(count))
+    ]
+    return {name: float(np.std([e[name][0] for e in each], ddof=1)) for name in each[0]}
 
 
-def _collect(permuted: pd.DataFrame | Iterable[Any] | None, classes: Sequence[str]) -> dict[NullKey, Floats]:
+def _points(table: Rows, classes: Sequence[str], p: Floats | None = None) -> dict[str, float]:
+    """Figures that need answers only, of the model or of other probabilities."""
+    answer = (table.p if p is None else p).argmax(axis=1)  # (n,)
+    found = from_confusion(confusion(table.y, answer, len(classes))[None], classes)
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def count_of(table: Rows) -> Row:
+    """Return ``n`` and ``n_of``: windows or trials, each once whatever the seeds."""
+    return {"n": int(table.row.max()) + 1, "n_of": f"{table.level}s"}
+
+
+def _collect(
+    permuted: pd.DataFrame | Iterable[Any] | None, classes: Sequence[str], target: str
+) -> dict[NullKey, Floats]:
     """Gather each figure's values over the re-runs, given as predictions, rows of figures, or a table of them."""
     if permuted is None:
         return {}
@@ -263,8 +347,8 @@ def _collect(permuted: pd.DataFrame | Iterable[Any] | None, classes: Sequence[st
     for item in items:
         rows = point_figures(item, classes) if hasattr(item, "columns") else [item] if "name" in item else item
         for row in rows:
-            subject = row.get("subject")
-            key = (row["name"], row["level"], row["part"], subject if isinstance(subject, str) else "")
+            subject, of = row.get("subject"), row.get("target") or target
+            key = (row["name"], row["level"], row["part"], subject if isinstance(subject, str) else "", of)
             value = row["value"]
             found.setdefault(key, []).append(float("nan") if value is None else float(value))
     return {key: np.array(values) for key, values in found.items()}
@@ -276,11 +360,15 @@ def _only(predictions: pd.DataFrame, column: str, otherwise: Any) -> Any:
     return values[0] if len(values) == 1 else otherwise
 
 
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _plain(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
 
 
-_ORDER = ("name", "level", "part", "protocol", "subject", "value", "low", "high", "interval_how", "n", "n_of")
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+_ORDER = ("name", "target", "level", "part", "protocol", "subject", "calibrated", "value", "low", "high")
 
 
 def _place(key: str) -> int:

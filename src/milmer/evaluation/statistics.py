@@ -1,4 +1,4 @@
-"""Bootstrap over clusters and permutation of labels: pure numpy, every random step from an explicit seed."""
+"""Figures with each cluster left out, and under permuted labels: pure numpy, every random step from a seed."""
 
 from __future__ import annotations
 
@@ -9,102 +9,6 @@ from milmer.evaluation.metrics import BINS, Statistics, row_losses, top_label
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-def cluster_weights(strata: ArrayLike, resamples: int, rng: np.random.Generator) -> Floats:
-    """Draw how often each cluster is in each resample: clusters with replacement within their stratum.
-
-    A figure of a resample is then a weighted sum over clusters: one matrix product for all resamples at once.
-
-    Parameters
-    ----------
-    strata : array of int, shape (n_clusters,)
-        Stratum of each cluster: all the same to resample over all clusters, the subject of each trial to resample
-        trials within subjects.
-    resamples : int
-        Number of resamples.
-    rng : Generator
-        Source of randomness.
-
-    Returns
-    -------
-    ndarray of float64, shape (resamples, n_clusters)
-        Counts; within a stratum each row sums to the number of its clusters.
-    """
-    stratum = np.asarray(strata)
-    weights = np.empty((resamples, stratum.size))  # (R, G)
-    for name in np.unique(stratum):
-        mine = np.flatnonzero(stratum == name)
-        weights[:, mine] = rng.multinomial(mine.size, np.full(mine.size, 1 / mine.size), size=resamples)  # (R, g)
-    return weights
-
-
-def expanded_levels(confidence: float, clusters: int, strata: int = 1) -> tuple[float, float]:
-    """Return the two quantiles of the bootstrap that make a `confidence` interval from few clusters.
-
-    The plain percentiles (0.025, 0.975) are too narrow twice over: a resample varies too little by the factor
-    ``sqrt((n - 1) / n)``, and normal quantiles stand where Student's belong. Both are mended by moving the quantiles
-    out (T. Hesterberg, "What teachers should know about the bootstrap", 2015, "expanded percentile interval").
-    With strata, ``n - 1`` becomes clusters less strata.
-
-    Raises
-    ------
-    ValueError
-        If there are not more clusters than strata: nothing varies then.
-    """
-    free = clusters - strata
-    if free < 1:
-        raise ValueError(f"{clusters} clusters in {strata} strata leave nothing to resample")
-    from scipy.special import ndtr, stdtrit  # late: keeps `import milmer.evaluation` fast
-
-    outer = float(ndtr(np.sqrt(clusters / free) * stdtrit(free, (1 - confidence) / 2)))
-    return outer, 1 - outer
-
-
-def interval(resampled: ArrayLike, confidence: float, clusters: int, strata: int = 1) -> tuple[float, float]:
-    """Return the expanded percentile interval of a figure.
-
-    Parameters
-    ----------
-    resampled : array, shape (resamples,)
-        The figure in each resample; undefined ones (NaN) are left out.
-    confidence : float
-        Level of the interval, such as 0.95.
-    clusters, strata : int
-        How many clusters were resampled, within how many strata.
-
-    Returns
-    -------
-    (low, high) : tuple of float
-        NaN where no resample had a defined figure.
-    """
-    values = np.asarray(resampled, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, expanded_levels(confidence, clusters, strata))
-    return float(low), float(high)
-
-
-def bootstrap_mean(
-    values: ArrayLike, clusters: ArrayLike, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Interval of a mean over rows that come in clusters (windows of a subject): the clusters are resampled.
-
-    Parameters
-    ----------
-    values : array, shape (n_rows,)
-        What is averaged, such as 1 where a window was classified rightly.
-    clusters : array, shape (n_rows,)
-        Cluster of each row, such as its subject.
-    resamples, confidence, seed
-        Number of resamples, level of the interval, seed.
-    """
-    names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))  # (G,)
-    counts = np.bincount(index)  # (G,)
-    weights = cluster_weights(np.zeros(names.size, dtype=np.int64), resamples, np.random.default_rng([seed]))  # (R, G)
-    return interval((weights @ sums) / (weights @ counts), confidence, names.size)
 
 
 def permuted_labels(labels: ArrayLike, strata: ArrayLike, permutations: int, rng: np.random.Generator) -> Ints:
@@ -127,7 +31,9 @@ def permuted_labels(labels: ArrayLike, strata: ArrayLike, permutations: int, rng
     out = np.empty((permutations, label.size), dtype=np.int64)  # (R, U)
     for name in np.unique(stratum):
         mine = np.flatnonzero(stratum == name)
-        out[:, mine] = rng.permuted(np.tile(label[mine], (permutations, 1)), axis=1)  # (R, u)
+        # Sorting random keys shuffles all rows at once, faster than shuffling each.
+        order = rng.random((permutations, mine.size), dtype=np.float32).argsort(axis=1)  # (R, u)
+        out[:, mine] = label[mine][order]  # (R, u)
     return out
 
 
@@ -163,8 +69,13 @@ def chance_level(null: ArrayLike, greater: bool = True, alpha: float = 0.05) -> 
     return float(values.mean()), float(np.quantile(values, 1 - alpha if greater else alpha))
 
 
-def bootstrap_statistics(y: Ints, p: Floats, cluster: Ints, weights: Floats) -> Statistics:
-    """Return the sums of every resample of clusters.
+def places(p: Floats) -> Ints:
+    """Return the place of each score among the distinct ones of its class, (n, k): all that areas depend on."""
+    return np.stack([np.unique(column, return_inverse=True)[1] for column in p.T], axis=1).astype(np.int64)  # (n, k)
+
+
+def left_out(y: Ints, p: Floats, cluster: Ints, levels: Ints | None = None) -> Statistics:
+    """Return the sums with each cluster left out: what the jackknife is made from.
 
     Parameters
     ----------
@@ -172,25 +83,39 @@ def bootstrap_statistics(y: Ints, p: Floats, cluster: Ints, weights: Floats) -> 
         Truth and probabilities, as from `milmer.evaluation.metrics.checked`.
     cluster : ndarray of int, shape (n,)
         Cluster of each row, 0 to G-1.
-    weights : ndarray, shape (R, G)
-        As from `cluster_weights`.
+    levels : ndarray of int, shape (n, k), optional
+        As from `places`, where several sets of clusters share it.
+
+    Returns
+    -------
+    Statistics
+        With R = G. Sums follow by subtraction; the areas from how many pairs each cluster takes part in.
     """
-    k, count = p.shape[1], weights.shape[1]
+    k, count = p.shape[1], int(cluster.max()) + 1
     log_loss, brier = row_losses(p)  # (n, k), (n, k)
     answer, place, sure = top_label(p)  # (n,), (n,), (n,)
-    rows = np.arange(y.size)
-    cells = np.bincount(cluster * k * k + y * k + answer, minlength=count * k * k).reshape(count, -1)  # (G, k*k)
+    rows, level = np.arange(y.size), places(p) if levels is None else levels  # (n,), (n, k)
+    cells = left_tables(y, answer, cluster, k)  # (G, k, k)
     at = cluster * BINS + place  # (n,)
     confidence = np.bincount(at, weights=sure, minlength=count * BINS).reshape(count, BINS)  # (G, BINS)
     right = np.bincount(at, weights=answer == y, minlength=count * BINS).reshape(count, BINS)  # (G, BINS)
-    areas = np.stack([_weighted_auc(p[:, c], y == c, cluster, weights) for c in range(k)], axis=1)  # (R, k)
+    losses = np.bincount(cluster, weights=log_loss[rows, y], minlength=count)  # (G,)
+    scores = np.bincount(cluster, weights=brier[rows, y], minlength=count)  # (G,)
+    bins = np.stack([confidence, right], axis=-1)  # (G, BINS, 2)
     return Statistics(
-        (weights @ cells).reshape(-1, k, k),  # (R, k, k)
-        weights @ np.bincount(cluster, weights=log_loss[rows, y], minlength=count),  # (R,)
-        weights @ np.bincount(cluster, weights=brier[rows, y], minlength=count),  # (R,)
-        np.stack([weights @ confidence, weights @ right], axis=-1),  # (R, BINS, 2)
-        areas,
+        cells,
+        losses.sum() - losses,
+        scores.sum() - scores,
+        bins.sum(axis=0) - bins,
+        np.stack([_left_auc(level[:, c], y == c, cluster, count) for c in range(k)], axis=1),  # (G, k)
     )
+
+
+def left_tables(y: Ints, answer: Ints, cluster: Ints, k: int) -> Floats:
+    """Return the confusion tables with each cluster left out, shape (G, k, k)."""
+    count = int(cluster.max()) + 1
+    cells = np.bincount(cluster * k * k + y * k + answer, minlength=count * k * k).reshape(count, k, k)
+    return np.asarray(cells.sum(axis=0) - cells, dtype=np.float64)  # (G, k, k)
 
 
 def permutation_statistics(p: Floats, unit: Ints, labels: Ints) -> Statistics:
@@ -239,24 +164,27 @@ def _ranks(values: Floats) -> Floats:
     return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
 
 
-def _weighted_auc(score: Floats, positive: NDArray[np.bool_], cluster: Ints, weights: Floats) -> Floats:
-    """Area under the ROC curve in every resample of clusters, (R,); NaN where a side is empty.
+def _left_auc(level: Ints, positive: NDArray[np.bool_], cluster: Ints, count: int) -> Floats:
+    """Area under the ROC curve with each cluster left out, (G,), from scores' places; NaN where a side is empty.
 
-    The pairs won by cluster g's positives over cluster h's negatives form a matrix M; in a resample with weights w
-    the area is ``w M w`` over the number of pairs, so that no resample is ever sorted.
+    Pairs of a positive and a negative that the positive wins (a tie counting half) follow from counts at each place.
+    Without a cluster all pairs go that it holds a side of; those that it holds both of would go twice, and come back.
     """
-    count = weights.shape[1]
-    up, up_of = score[positive], cluster[positive]  # (n+,), (n+,)
-    won = np.zeros((count, count), dtype=np.float32)  # (G, G)
-    down, down_of = score[~positive], cluster[~positive]  # (n-,), (n-,)
-    order = np.lexsort((down, down_of))  # (n-,)
-    ends = np.cumsum(np.bincount(down_of, minlength=count))  # (G,)
-    for h, end in enumerate(ends):
-        below = down[order[(ends[h - 1] if h else 0) : end]]  # (n- of h,), ascending
-        if below.size:
-            pairs = (np.searchsorted(below, up, "left") + np.searchsorted(below, up, "right")) / 2  # (n+,)
-            won[:, h] = np.bincount(up_of, weights=pairs, minlength=count)  # (G,)
-    total = np.einsum("rg,rg->r", weights.astype(np.float32) @ won, weights)  # (R,)
-    possible = (weights @ np.bincount(up_of, minlength=count)) * (weights @ np.bincount(down_of, minlength=count))
-    area: Floats = np.divide(total, possible, out=np.full(total.shape, np.nan), where=possible > 0)  # (R,)
+    up = np.bincount(cluster[positive], minlength=count).astype(np.float64)  # (G,)
+    down = np.bincount(cluster[~positive], minlength=count).astype(np.float64)  # (G,)
+    won = np.where(positive, _below(level, ~positive), positive.sum() - _below(level, positive))  # (n,)
+    of = np.bincount(cluster, weights=won, minlength=count)  # (G,), pairs within a cluster twice
+    # Places cluster after cluster: below a row are its own cluster's and all of earlier ones, which are taken off.
+    _, place = np.unique(cluster * (int(level.max()) + 1) + level, return_inverse=True)  # (n,)
+    within = _below(place, ~positive) - (np.cumsum(down) - down)[cluster]  # (n,)
+    both = np.bincount(cluster[positive], weights=within[positive], minlength=count)  # (G,)
+    total = won[positive].sum() - of + both  # (G,)
+    pairs = (up.sum() - up) * (down.sum() - down)  # (G,)
+    area: Floats = np.divide(total, pairs, out=np.full(count, np.nan), where=pairs > 0)  # (G,)
     return area
+
+
+def _below(level: Ints, among: NDArray[np.bool_]) -> Floats:
+    """How many of `among` lie at a lower place than each row, those at the same one counting half, (n,)."""
+    here = np.bincount(level[among], minlength=int(level.max()) + 1)  # (places,)
+    return np.asarray((np.cumsum(here) - here / 2)[level], dtype=np.float64)

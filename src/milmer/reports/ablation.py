@@ -183,9 +183,9 @@ def _method(ablation: Ablation, row: Mapping[str, Any]) -> str:
     many = len(ablation.seeds) > 1
     seeds = "Figures are means over the seeds; the range over seeds stands below. " if many else "One seed. "
     return (
-        f"{seeds}Intervals at {level}: {how}, the same resamples for every cell{' and seed' if many else ''}, so that "
-        "differences are paired; they do not say how much another seed would change. Chance: labels permuted between a "
-        "subject's trials, predictions held. Trials: a trial's windows averaged."
+        f"{seeds}Intervals at {level}: {how}, the same one left out of every cell{' and seed' if many else ''}, so "
+        "that differences are paired; they do not say how much another seed would change. Chance: labels permuted "
+        "between a subject's trials, predictions held. Trials: a trial's windows averaged."
     )
 
 

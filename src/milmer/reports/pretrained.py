@@ -101,7 +101,7 @@ def write_card(file: Path, record: Mapping[str, Any]) -> None:
         "",
         *(f"* {line}" for line in figure_lines(record)),
         "",
-        "Intervals are 95 % bootstrap intervals. `confusion.png` shows what is taken for what.",
+        "Intervals are 95 % jackknife intervals. `confusion.png` shows what is taken for what.",
         "",
         "    milmer evaluate STORE --backbone THIS_FOLDER --out RUN",
         "    transformers.SwinModel.from_pretrained(THIS_FOLDER)",

@@ -129,7 +129,7 @@ def pretrain_faces(
             prob = fit.answers(rows)  # (n, classes)
             people = None if found.people is None else found.people[rows]
             rows_figures, tables[name] = expression_figures(
-                truth[rows], prob, found.classes, truth[parts.train], part=name, how=parts.how, people=people, seed=seed
+                truth[rows], prob, found.classes, truth[parts.train], part=name, how=parts.how, people=people
             )
             figures += rows_figures
     best = max(range(len(history)), key=lambda e: rank(history, e))

@@ -19,6 +19,7 @@ from milmer.evaluation.ablations.plans import KINDS, PAPER_COLUMN, choose, plan
 from milmer.evaluation.ablations.results import read_ablations
 from milmer.evaluation.ablations.runs import RANDOM, cell_key, notes_of
 from milmer.evaluation.ablations.table import score
+from milmer.evaluation.evaluate import FailedFits
 from milmer.evaluation.protocols import display_name, make_splits
 from milmer.evaluation.run import backbone_hash
 from milmer.evaluation.scoring import figures
@@ -248,6 +249,23 @@ def test_cells_that_cannot_be_run_are_told_and_the_others_go_on(fake: Fake, tmp_
         ablate(store, config(), "selection", tmp_path / "third", cells=["mean"])
 
 
+def test_seeds_of_the_configuration_are_refused_for_the_ablations_own(tiny_store: Path, tmp_path: Path) -> None:
+    own = config(evaluation__seeds=2, training__seed=5)
+    with pytest.raises(UserError, match=r"such as --seeds 5,6; leave evaluation\.seeds out"):
+        ablate(Store(tiny_store), own, "selection", tmp_path / "run", cells=["mean"])
+
+
+def test_a_fit_that_failed_is_a_reason_without_words_of_another_command(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(store: Store, config: Config, out: Path, **more: Any) -> None:
+        raise FailedFits("3 fits failed; --resume tries again", "the rows do not suit it", out / "folds/0/error.txt")
+
+    monkeypatch.setattr(ablation, "evaluate", fails)
+    with pytest.raises(UserError, match=r"mean: the rows do not suit it \(traceback: .*error\.txt\)$"):
+        ablate(Store(tiny_store), config(), "selection", tmp_path / "run", cells=["mean"])
+
+
 def test_figures_equal_scikit_learns_on_the_predictions(fake: Fake, tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     found = ablate(Store(tiny_store), config(), "balancing", out, cells=["16-queries", "32-queries"], seeds=[0, 1, 2])
@@ -307,14 +325,15 @@ def test_one_seed_scores_as_evaluate_does() -> None:
     settings = config().evaluation.model_copy(update={"resamples": 4000})
     mine = score({"a": {0: table}}, {"a": ["low", "high"]}, settings, "a")["a"]
     for row in figures(table, settings, ["low", "high"]):
-        if row["name"] in ("accuracy", "macro_f1") and "subject" not in row:
+        if row["name"] in ("accuracy", "macro_f1") and "subject" not in row and row["target"] == "label":
             key = f"{row['name']}_{row['level']}"
             assert mine[key] == pytest.approx(row["value"])
             ends = [mine[f"{key}_{end}"] for end in ("low", "high", "chance", "chance_high")]
             assert ends == pytest.approx([row[end] for end in ("low", "high", "chance", "chance_high")], abs=0.02)
+            assert ends[:2] == pytest.approx([row["low"], row["high"]])
 
 
-def test_differences_are_paired_by_trial_over_what_both_answered() -> None:
+def test_differences_are_paired_by_subject_over_what_both_answered() -> None:
     rng = np.random.default_rng([3])
     y = np.repeat(rng.integers(0, 2, 96), 4)
     hard = np.repeat(rng.random(96) < 0.5, 4)  # whole trials are hard or easy, for both cells alike
@@ -335,7 +354,7 @@ def test_differences_are_paired_by_trial_over_what_both_answered() -> None:
     assert half["accuracy_window_difference"] == pytest.approx(better[both].mean() - right[both].mean())
 
 
-def test_under_the_protocol_subject_people_are_resampled(fake: Fake, tiny_store: Path, tmp_path: Path) -> None:
+def test_below_six_people_there_is_no_interval(fake: Fake, tiny_store: Path, tmp_path: Path) -> None:
     own = config(evaluation__protocol="subject")
     row = ablate(Store(tiny_store), own, "selection", tmp_path / "run", cells=["mean"])[0].rows[0]
     assert row["interval_how"] == "none from 4 subjects: at least 6 needed" and row["accuracy_window_low"] is None

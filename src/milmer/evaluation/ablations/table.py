@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milmer.errors import UserError
-from milmer.evaluation.metrics import Floats, Ints, checked, from_confusion
+from milmer.evaluation.intervals import FEWEST, jackknife
+from milmer.evaluation.metrics import Floats, Ints, checked, confusion, from_confusion
 from milmer.evaluation.predictions import LEVELS, trial_level
 from milmer.evaluation.protocols import person_codes, trial_codes
-from milmer.evaluation.scoring import FEWEST_CLUSTERS
-from milmer.evaluation.statistics import (
-    chance_level,
-    cluster_weights,
-    exchangeable,
-    interval,
-    p_value,
-    permuted_labels,
-)
+from milmer.evaluation.statistics import chance_level, exchangeable, left_tables, p_value, permuted_labels
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
     import pandas as pd
@@ -33,7 +26,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answered:
-    """What one cell answered at one level, all seeds: R resamples, G clusters shared by all cells."""
+    """What one cell answered at one level, all seeds; G units (subjects, or a lone subject's trials) a figure is of."""
 
     y: list[Ints]  # (n,) of each seed
     answer: list[Ints]  # (n,) of each seed
@@ -41,25 +34,25 @@ class Answered:
     trial: list[Ints]  # (n,) of each seed, numbered over all cells
     classes: tuple[str, ...]
 
-    def figures(self, cluster: Sequence[Ints], weights: Floats, keep: Ints | None = None) -> dict[str, Floats]:
-        """Return each figure, averaged over the seeds, in every resample, shape (R,); of the trials `keep` only."""
-        per_seed = [self._figures(i, cluster[i], weights, keep) for i in range(len(self.y))]
-        return {name: np.mean([f[name] for f in per_seed], axis=0) for name in FIGURES}
-
-    def points(self) -> dict[str, Floats]:
-        """Return each figure of each seed, shape (n_seeds,)."""
-        per_seed = []
-        for seed, trial in enumerate(self.trial):
-            per_seed.append(self._figures(seed, np.zeros_like(trial), np.ones((1, 1)), None))
-        return {name: np.concatenate([f[name] for f in per_seed]) for name in FIGURES}
-
-    def _figures(self, seed: int, cluster: Ints, weights: Floats, keep: Ints | None) -> dict[str, Floats]:
-        k, count = len(self.classes), weights.shape[1]
-        kept = slice(None) if keep is None else np.isin(self.trial[seed], keep)
-        cell = (cluster * k * k + self.y[seed] * k + self.answer[seed])[kept]  # (n,)
-        sums = np.bincount(cell, minlength=count * k * k).reshape(count, -1)  # (G, k*k)
-        found = from_confusion((weights @ sums).reshape(-1, k, k), self.classes)
+    def points(self, keep: Ints | None = None) -> dict[str, Floats]:
+        """Return each figure of each seed, shape (n_seeds,); of the trials `keep` only."""
+        k, tables = len(self.classes), []
+        for y, answer, trial in zip(self.y, self.answer, self.trial, strict=True):
+            kept = slice(None) if keep is None else np.isin(trial, keep)
+            tables.append(confusion(y[kept], answer[kept], k))
+        found = from_confusion(np.stack(tables), self.classes)
         return {name: found[name] for name in FIGURES}
+
+    def left_out(self, by_trial: bool, keep: Ints | None = None) -> dict[str, Floats]:
+        """Return each figure, averaged over the seeds, without each unit in the order of its number, shape (G,)."""
+        found = []
+        for seed, trial in enumerate(self.trial):
+            kept = slice(None) if keep is None else np.isin(trial, keep)
+            units = (trial if by_trial else self.person[seed])[kept]
+            _, unit = np.unique(units, return_inverse=True)
+            tables = left_tables(self.y[seed][kept], self.answer[seed][kept], unit, len(self.classes))
+            found.append(from_confusion(tables, self.classes))
+        return {name: np.mean([f[name] for f in found], axis=0) for name in FIGURES}
 
 
 def score(
@@ -97,26 +90,26 @@ def score(
 
     Notes
     -----
-    Clusters are resampled once for all cells and seeds, so that differences are paired: subjects under ``subject``,
-    trials within each subject under the others (as in `milmer.evaluation.scoring.figures`); no interval below 6. The
-    figure of a resample is the mean over the seeds: the interval speaks of other people (or trials), not of other
-    seeds, whose spread stands beside it. Differences are of the trials that both cells answered. Chance: labels
-    permuted between a subject's trials, predictions held.
+    Intervals are jackknife intervals over subjects, over trials where there is one subject, none below 6
+    (`milmer.evaluation.intervals.jackknife`). The figure without a subject is the mean over the seeds: the interval
+    speaks of other people (or trials), not of other seeds, whose spread stands beside it. Differences are of the
+    trials that both cells answered, the same subject left out of both, so they are paired. Chance: labels permuted
+    between a subject's trials, predictions held.
     """
     rows: dict[str, Row] = {name: {} for name in predictions}
     for number, level in enumerate(LEVELS):
         cells = _answers(predictions, classes, level)
-        clusters = _Clusters.draw(list(cells.values()), config, np.random.default_rng([config.seed, number]))
         for name, cell in cells.items():
             row = rows[name]
-            drawn = clusters.figures(cell)
+            by_trial, how = _units(cell)
+            left = {} if by_trial is None else cell.left_out(by_trial)
             chance = _chance(cell, config, np.random.default_rng([config.seed, number, 1]))
-            gap = _difference(cell, cells[reference], clusters) if name != reference else {}
+            gap = _difference(cell, cells[reference], config.confidence) if name != reference else {}
             for figure, values in cell.points().items():
                 key = f"{figure}_{level}"
                 value = float(values.mean())
                 row |= {key: value, f"{key}_min": float(values.min()), f"{key}_max": float(values.max())}
-                low, high = clusters.interval(drawn.get(figure), cell)
+                low, high = jackknife(value, left.get(figure, ()), config.confidence, "unit")
                 null = chance.get(figure, np.zeros(0))
                 mean, limit = chance_level(null)
                 row |= {f"{key}_low": _plain(low), f"{key}_high": _plain(high)}
@@ -129,67 +122,35 @@ def score(
                 len(cell.y[0]) if level == "window" else int(np.unique(cell.trial[0]).size)
             )
             row["n_subject"] = int(np.unique(cell.person[0]).size)
-            row["interval_how"] = clusters.how
+            row["interval_how"] = how
     return rows
 
 
-@dataclass(frozen=True)
-class _Clusters:
-    """One draw of resamples for all cells of a level."""
-
-    by_subject: bool
-    weights: Floats | None  # (R, G), None where too few clusters
-    strata: int
-    confidence: float
-    how: str
-
-    @classmethod
-    def draw(cls, cells: Sequence[Answered], config: Evaluation, rng: np.random.Generator) -> _Clusters:
-        by_subject = config.protocol == "subject"
-        person = np.concatenate([p for c in cells for p in c.person])  # (all rows,)
-        trial = np.concatenate([t for c in cells for t in c.trial])  # (all rows,)
-        names, first = np.unique(person if by_subject else trial, return_index=True)
-        unit = "subjects" if by_subject else "trials"
-        if names.size < FEWEST_CLUSTERS:
-            how = f"none from {names.size} {unit}: at least {FEWEST_CLUSTERS} needed"
-            return cls(by_subject, None, 1, config.confidence, how)
-        stratum = np.zeros(names.size, dtype=np.int64) if by_subject else person[first]  # (G,)
-        groups = int(np.unique(stratum).size)
-        how = f"bootstrap over {names.size} {unit}"
-        if 3 * groups > names.size:  # a trial or two a subject: next to nothing to resample within
-            stratum, groups = np.zeros(names.size, dtype=np.int64), 1
-        elif not by_subject:
-            how += f" within {groups} subject{'s' * (groups != 1)}"
-        weights = cluster_weights(stratum, config.resamples, rng)  # (R, G)
-        return cls(by_subject, weights, groups, config.confidence, how)
-
-    def of(self, cell: Answered) -> list[Ints]:
-        return cell.person if self.by_subject else cell.trial
-
-    def figures(self, cell: Answered, keep: Ints | None = None) -> dict[str, Floats]:
-        return {} if self.weights is None else cell.figures(self.of(cell), self.weights, keep)
-
-    def interval(self, values: Floats | None, cell: Answered) -> tuple[float, float]:
-        count = int(np.unique(self.of(cell)[0]).size)
-        if values is None or count < FEWEST_CLUSTERS:
-            return float("nan"), float("nan")
-        return interval(values, self.confidence, count, min(self.strata, count - 1))
+def _units(cell: Answered, keep: Ints | None = None) -> tuple[bool | None, str]:
+    """Return whether trials are left out (else subjects; None where there are fewer than 6), and that in words."""
+    kept = slice(None) if keep is None else np.isin(cell.trial[0], keep)
+    people, trials = np.unique(cell.person[0][kept]).size, np.unique(cell.trial[0][kept]).size
+    alone = people == 1
+    count, unit = (trials, "trials") if alone else (people, "subjects")
+    if count < FEWEST:
+        return None, f"none from {count} {unit}: at least {FEWEST} needed"
+    return alone, f"jackknife over {count} {unit}" + (" of one subject" if alone else "")
 
 
-def _difference(cell: Answered, other: Answered, clusters: _Clusters) -> dict[str, tuple[float, float, float]]:
+def _difference(cell: Answered, other: Answered, confidence: float) -> dict[str, tuple[float, float, float]]:
     """Figures of `cell` less those of `other`, over the trials that both answered, with interval."""
     common = np.intersect1d(cell.trial[0], other.trial[0])  # (t,)
     if not common.size:
         return {}
-    one = np.ones((1, 1))
-    mine = cell.figures([np.zeros_like(t) for t in cell.trial], one, common)
-    theirs = other.figures([np.zeros_like(t) for t in other.trial], one, common)
-    a, b = clusters.figures(cell, common), clusters.figures(other, common)
+    mine, theirs = cell.points(common), other.points(common)
+    by_trial, _ = _units(cell, common)
     out = {}
     for name in FIGURES:
-        drawn = a[name] - b[name] if a else None
-        low, high = clusters.interval(drawn, cell)
-        out[name] = (float(mine[name][0] - theirs[name][0]), low, high)
+        value, low, high = float(mine[name].mean() - theirs[name].mean()), float("nan"), float("nan")
+        if by_trial is not None:
+            left = cell.left_out(by_trial, common)[name] - other.left_out(by_trial, common)[name]  # (G,)
+            low, high = jackknife(value, left, confidence)
+        out[name] = (value, low, high)
     return out
 
 

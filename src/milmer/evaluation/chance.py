@@ -1,0 +1,189 @@
+"""What a figure is without skill: training's classes, permuted labels, and the level that luck reaches once in 20."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from milmer.evaluation.intervals import FEWEST, quantile, two_way_variance, variance
+from milmer.evaluation.metrics import LESS_IS_BETTER, Floats, Ints, classification, from_confusion, from_statistics
+from milmer.evaluation.predictions import Rows, labels_of
+from milmer.evaluation.statistics import exchangeable, permutation_statistics, permuted_labels
+
+ALPHA = 0.05
+DRAWS = 200
+HELD_OUT = frozenset({"subject", "subject-and-stimulus", "cross-study"})  # protocols that make claims about new people
+_PROPER = ("log_loss", "brier", "ece", "auroc")
+
+
+def majority(table: Rows, classes: Sequence[str]) -> dict[str, float]:
+    """Return the figures of answering each row with its fold's training class frequencies.
+
+    So the answer is the commonest class of training, whatever the signals. Empty where training is not known.
+    """
+    return {} if table.training is None else classification(table.y, table.training, classes)
+
+
+def prior(table: Rows, classes: Sequence[str], seed: int = 0, *, answers_only: bool = False) -> dict[str, float]:
+    """Return the expected figures of answers drawn from each row's training class frequencies.
+
+    The mean of 200 draws for figures of answers; figures of probabilities (log-loss, Brier, calibration error, AUROC)
+    are those of the frequencies themselves, as for `majority`, and left out with `answers_only`. Empty where training
+    is not known.
+    """
+    if table.training is None:
+        return {}
+    k = len(classes)
+    # Rows of one class and one fold are alike: how many get which answer is one multinomial draw.
+    alike = table.fold * k + table.y  # (n,)
+    groups, first, size = np.unique(alike, return_index=True, return_counts=True)
+    rng = np.random.default_rng([seed, 17])
+    share = table.training[first] / table.training[first].sum(axis=1, keepdims=True)  # (groups, k)
+    drawn = rng.multinomial(size, share, size=(DRAWS, size.size))  # (DRAWS, groups, k)
+    truth = np.eye(k)[groups % k]  # (groups, k)
+    found = from_confusion(np.einsum("gc,rga->rca", truth, drawn), classes)
+    means = {name: _mean(values) for name, values in found.items()}
+    if answers_only:
+        return means
+    return {**means, **{name: value for name, value in majority(table, classes).items() if name in _PROPER}}
+
+
+def held(
+    table: Rows, permutations: int, classes: Sequence[str], rng: np.random.Generator, *, answers_only: bool = False
+) -> tuple[dict[str, Floats], str]:
+    """Return the figures (permutations,) with labels permuted between a subject's trials, predictions held.
+
+    Parameters
+    ----------
+    table : Rows
+    permutations : int
+    classes : sequence of str
+    rng : Generator
+    answers_only : bool
+        Only the figures that need no probabilities, which is faster.
+
+    Returns
+    -------
+    figures : dict of str to ndarray
+        Empty where all trials have one class.
+    how : str
+        That in words.
+    """
+    labels = labels_of(table)  # (U,)
+    _, first = np.unique(table.trial, return_index=True)
+    strata = table.person[first]  # (U,)
+    how = "labels permuted between a subject's trials, predictions held"
+    if not exchangeable(labels, strata):
+        strata = np.zeros(labels.size, dtype=np.int64)
+        how = "labels permuted between all trials (each subject has one class), predictions held"
+    if not exchangeable(labels, strata):
+        return {}, "none: all trials have one class"
+    shuffled = permuted_labels(labels, strata, permutations, rng)  # (R, U)
+    if not answers_only:
+        return from_statistics(permutation_statistics(table.p, table.trial, shuffled), classes), how
+    k = len(classes)
+    given = np.bincount(table.trial * k + table.p.argmax(axis=1), minlength=labels.size * k).reshape(-1, k)  # (U, k)
+    tables = np.stack([(shuffled == c).astype(np.float64) @ given for c in range(k)], axis=1)  # (R, k, k)
+    return from_confusion(tables, classes), how
+
+
+def binomial_level(chance: float, n: int, alpha: float = ALPHA) -> float:
+    """Return the smallest share of `n` independent answers that luck reaches with probability `alpha` at most.
+
+    Parameters
+    ----------
+    chance : float
+        Probability that one answer is right by luck.
+    n : int
+        How many independent answers: trials, never windows.
+
+    Returns
+    -------
+    float
+        NaN where even all of them right would not do, or chance is no probability.
+    """
+    if not n or not 0 <= chance <= 1:
+        return float("nan")
+    from scipy.special import bdtrc  # late: keeps `import milmer.evaluation` fast
+
+    tail = bdtrc(np.arange(n) * 1.0, n, chance)  # (n,), probability of more than 0 ... n - 1 right
+    enough = np.flatnonzero(tail <= alpha)
+    return float((enough[0] + 1) / n) if enough.size else float("nan")
+
+
+def above(
+    name: str,
+    chance: float,
+    limit: float,
+    protocol: str,
+    trials: int,
+    left: dict[str, Floats],
+    by_stimulus: tuple[dict[str, Floats], dict[str, Floats]] | None,
+    unit: str,
+) -> tuple[float, str]:
+    """Return the level above which (below, where less is better) a figure differs from chance at 5 %, and how.
+
+    Parameters
+    ----------
+    name : str
+        Of the figure.
+    chance, limit : float
+        Mean of the figure under permuted labels, and its one-sided 5 % limit.
+    protocol : str
+        Under protocols that hold subjects out the units are subjects; for ``stimulus`` they are stimuli; for both,
+        both; under the others trials.
+    trials : int
+        How many independent trials were answered.
+    left : dict
+        Each figure with one subject left out (or one trial, of a lone subject).
+    by_stimulus : tuple of dict, optional
+        Each figure with one stimulus, and with one cell, left out.
+    unit : str
+        What `left` leaves out.
+    """
+    if not np.isfinite(chance):
+        return float("nan"), "none: chance is not known"
+    sign = -1 if name in LESS_IS_BETTER else 1
+    mine = left.get(name, np.zeros(0))
+    crossed = by_stimulus is not None and min(by_stimulus[0][name].size, mine.size) >= FEWEST
+    if protocol == "stimulus" and by_stimulus is not None and by_stimulus[0][name].size >= FEWEST:
+        spread, free, how = variance(by_stimulus[0][name]), by_stimulus[0][name].size - 1.0, "stimuli"
+    elif protocol == "subject-and-stimulus" and crossed and by_stimulus is not None:
+        spread, free = two_way_variance(mine, by_stimulus[0][name], by_stimulus[1][name])
+        how = "subjects and stimuli"
+    elif protocol in HELD_OUT and unit == "subjects":
+        if mine.size < FEWEST:
+            return float("nan"), f"none: t needs {FEWEST} subjects"
+        spread, free, how = variance(mine), mine.size - 1.0, "subjects"
+    elif name == "accuracy":
+        return binomial_level(chance, trials), f"exact binomial over {trials} trials"
+    else:
+        return limit, f"permuted labels of {trials} trials"
+    if not np.isfinite(spread):
+        return float("nan"), f"none: undefined without one of the {how}"
+    level = chance + sign * quantile(free, ALPHA) * float(np.sqrt(max(spread, 0.0)))
+    return level, f"t over {how}, {free:.3g} degrees"
+
+
+def _mean(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def trials_of(table: Rows) -> int:
+    """How many trials were answered, each once whatever the seeds and windows."""
+    return int(table.own.max()) + 1
+
+
+def stimuli_of(table: Rows) -> tuple[Ints, Ints] | None:
+    """Return the number of each row's stimulus and cell, (n,) each; None where they say nothing of new stimuli.
+
+    That is where a row's stimulus has no name, or hardly any stimulus was seen by two subjects.
+    """
+    if (table.stimulus < 0).any():
+        return None
+    stimulus = np.unique(table.stimulus, return_inverse=True)[1]  # (n,)
+    people = int(table.person.max()) + 1
+    cells, cell = np.unique(stimulus * people + table.person, return_inverse=True)  # (cells,), (n,)
+    return (stimulus, cell) if cells.size >= 2 * (int(stimulus.max()) + 1) else None
