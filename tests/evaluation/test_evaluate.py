@@ -15,7 +15,7 @@ from tests.test_store_join import other_study
 from milmer.config import load_config
 from milmer.errors import DamagedStore, UserError
 from milmer.evaluation import one_fit
-from milmer.evaluation.evaluate import evaluate, train
+from milmer.evaluation.evaluate import FailedFits, evaluate, train
 from milmer.evaluation.split_files import read_splits
 from milmer.store import Store
 
@@ -192,9 +192,10 @@ def test_a_failed_fold_leaves_the_others_and_alone_is_tried_again(
 ) -> None:
     out, config = tmp_path / "run", load_config("demo", overrides=QUICK)
     count.fail = ["folds/1"]
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(FailedFits) as caught:
         evaluate(Store(small), config, out)
     said = str(caught.value)
+    assert caught.value.reason == "ZeroDivisionError: by zero" and caught.value.file == out / "folds/1/error.txt"
     assert "1 of 3 fits failed (fold 2 of 3): ZeroDivisionError: by zero" in said and "\n" not in said
     assert str(out / "folds/1/error.txt") in said and "--resume" in said
     assert "ZeroDivisionError: by zero" in (out / "folds/1/error.txt").read_text().splitlines()[-1]
@@ -207,6 +208,28 @@ def test_a_failed_fold_leaves_the_others_and_alone_is_tried_again(
     assert [f.name for f in count.folders] == ["1"] and not (out / "folds/1/error.txt").exists()
     assert _record(out)["complete"] and _record(out)["failed"] == []
     assert (out / "predictions.parquet").read_bytes() == (run / "predictions.parquet").read_bytes()
+
+
+def test_what_failed_in_other_processes_is_told_in_order(
+    small: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An executor of another kind: outcomes come last first, and their tasks are copies."""
+    import pickle
+    from collections.abc import Iterator
+
+    from milmer.evaluation.executor import Outcome
+
+    class Elsewhere:
+        def run(self, tasks: Sequence[Any], work: Any, progress: Any = None) -> Iterator[Outcome[Any]]:
+            for task in reversed(tasks):
+                yield Outcome(pickle.loads(pickle.dumps(task)), "Traceback\nOSError: no node", f"OSError: {task.text}")
+
+    config = load_config("demo", overrides=QUICK)
+    with pytest.raises(
+        FailedFits, match=r"3 of 3 fits failed \(fold 1 of 3, fold 2 of 3, fold 3 of 3\): OSError: fold 1"
+    ):
+        evaluate(Store(small), config, tmp_path / "run", executor=Elsewhere())
+    assert [f["folder"] for f in _record(tmp_path / "run")["failed"]] == ["folds/0", "folds/1", "folds/2"]
 
 
 def test_damaged_data_keep_their_own_exit_code(small: Path, tmp_path: Path, count: Count) -> None:
@@ -355,6 +378,9 @@ def test_a_file_that_breaks_its_protocol_is_refused(small: Path, run: Path, tmp_
         evaluate(Store(small), subject, tmp_path / "a", splits=file)
     with pytest.raises(UserError, match="no such file"):
         evaluate(Store(small), subject, tmp_path / "b", splits=tmp_path / "none.csv")
+    alone = load_config("demo", overrides=QUICK | {"evaluation.scope": "subject"})
+    with pytest.raises(UserError, match="fold 0 holds several subjects"):
+        evaluate(Store(small), alone, tmp_path / "c", splits=file)
     assert not list((tmp_path / "a").iterdir()) and not (tmp_path / "b").exists()
 
 

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from milmer.training.data import Bags
 
 
+class FailedFits(UserError):
+    """Some fits of a run failed; `reason` says why the first did, in one line, and `file` holds its traceback."""
+
+    def __init__(self, line: str, reason: str, file: Path) -> None:
+        super().__init__(line)
+        self.reason, self.file = reason, file
+
+
 def evaluate(
     store: Store,
     config: Config,
@@ -73,8 +81,9 @@ def evaluate(
     Raises
     ------
     UserError
-        If the options do not fit the stores, or a fit failed: the others are finished all the same, and `resume`
-        tries it again.
+        If the options do not fit the stores.
+    FailedFits
+        If a fit failed: the others are finished all the same, and `resume` tries it again.
     """
     run = _Run("evaluate", store, config, out, test_store, splits, resume, command)
     return run(executor or LocalExecutor(jobs), progress)
@@ -176,9 +185,8 @@ class _Run:
 
     def _refuse_failed(self, folds: Sequence[Fold], outcomes: Sequence[Outcome[Fold]]) -> None:
         """Record the fits that failed; raise one line on them where there are any."""
-        order = {id(f): i for i, f in enumerate(folds)}
-        failed = [o for o in outcomes if o.fault]
-        failed.sort(key=lambda o: order.get(id(o.task), 0))
+        order = {f.folder: i for i, f in enumerate(folds)}
+        failed = sorted((o for o in outcomes if o.fault), key=lambda o: order[o.task.folder])
         told = [
             {"what": o.task.text, "folder": o.task.folder.relative_to(self.out).as_posix(), "reason": o.reason}
             for o in failed
@@ -191,12 +199,13 @@ class _Run:
         if not failed:
             return
         names = ", ".join(o.task.text for o in failed[:4]) + (", ..." if len(failed) > 4 else "")
+        first = failed[0]
+        file = first.task.folder / ERROR
         line = (
-            f"{self.out}: {len(failed)} of {len(folds)} fits failed ({names}): {failed[0].reason}; the traceback is in "
-            f"{failed[0].task.folder / ERROR}; the others are finished, and the same command with --resume tries "
-            "again what failed"
+            f"{self.out}: {len(failed)} of {len(folds)} fits failed ({names}): {first.reason}; the traceback is in "
+            f"{file}; the others are finished, and the same command with --resume tries again what failed"
         )
-        raise (DamagedStore if any(o.damaged for o in failed) else UserError)(line)
+        raise DamagedStore(line) if any(o.damaged for o in failed) else FailedFits(line, first.reason, file)
 
     def _gather(self, folds: Sequence[Fold], bags: Bags, log: Log) -> list[dict[str, Any]]:
         """Write what the finished fits say together."""

@@ -42,8 +42,8 @@ def check_options(kind: str, store: Store, config: Config, test_store: Store | N
     Raises
     ------
     UserError
-        For cross-study without a second study, a second study under another protocol, a file of splits under
-        cross-study, or a model to keep that would be of one subject or one study's half.
+        For cross-study without a second study, a second study under another protocol, a file of splits that is not
+        there, or one model that would be of one subject only, or have nothing held out.
     """
     settings = config.evaluation
     crossing = settings.protocol == "cross-study"
@@ -82,7 +82,7 @@ def first_splits(kind: str, store: Store, bags: Bags, config: Config, file: Path
         from milmer.evaluation.split_files import read_splits
 
         found = read_splits(file, bags.table, bags.labels.y)
-        _check_file(file, found, bags, config.evaluation.protocol)
+        _check_file(file, found, bags, config)
         return found
     found = _make(store, bags, config)
     return [_to_train(found[0], bags, config.evaluation.protocol)] if kind == "train" else found
@@ -127,14 +127,20 @@ def _labelled(split: Split, bags: Bags) -> Split:
     return dataclasses.replace(split, **parts)
 
 
-def _check_file(file: Path, splits: Sequence[Split], bags: Bags, protocol: str) -> None:
-    """Refuse folds that would carry a protocol's name without keeping it."""
+def _check_file(file: Path, splits: Sequence[Split], bags: Bags, config: Config) -> None:
+    """Refuse folds that would carry the name of a protocol or scope without keeping it."""
+    protocol, people = config.evaluation.protocol, person_codes(bags.table)
     for s in splits:
         for part in ("train", "validation", "test"):
             if not len(getattr(s, part)):
                 raise UserError(
                     f"{file}: fold {s.fold} has no labelled row for {part}, expected some in train, validation and test"
                 )
+        if config.evaluation.scope == "subject" and len(np.unique(people[np.concatenate([s.train, s.test])])) > 1:
+            raise UserError(
+                f"{file}: fold {s.fold} holds several subjects, expected one under evaluation.scope subject; leave "
+                "--scope out"
+            )
     if protocol in LEAKY:
         return
     keys = {k: columns for k, columns in _IDENTITIES.items() if k not in PERMITTED[protocol]}

@@ -12,7 +12,7 @@ from milmer.errors import DamagedStore, UserError
 from milmer.evaluation.ablations.plans import choose, plan
 from milmer.evaluation.ablations.results import RECORD, Ablation, read_one, read_record, write_predictions, write_rows
 from milmer.evaluation.ablations.runs import VERSION, CellRun, cell_run, lacking
-from milmer.evaluation.evaluate import evaluate
+from milmer.evaluation.evaluate import FailedFits, evaluate
 from milmer.evaluation.protocols import display_name
 from milmer.evaluation.run import check_backbone
 from milmer.progress import Progress, silent
@@ -67,6 +67,12 @@ def ablate(
     A cell whose evaluation ends in a `UserError` is recorded as not run with the reason, and tried again by the next
     call; the others go on.
     """
+    if config.evaluation.seeds > 1:
+        raise UserError(
+            f"evaluation.seeds {config.evaluation.seeds}: an ablation names its seeds, such as --seeds "
+            f"{','.join(str(config.training.seed + i) for i in range(config.evaluation.seeds))}; leave "
+            "evaluation.seeds out"
+        )
     chosen = choose(plan(kind, config), cells)
     seeds = tuple(dict.fromkeys(seeds)) or (config.training.seed,)
     works = [cell_run(store.fingerprint, config, cell, seed, out) for cell in chosen for seed in seeds]
@@ -165,7 +171,8 @@ def _run(
                 raise
             except UserError as error:
                 same = {w.cell.name for w in works if w.key == work.key}
-                faults.update(dict.fromkeys(same, " ".join(str(error).split())))
+                why = f"{error.reason} (traceback: {error.file})" if isinstance(error, FailedFits) else str(error)
+                faults.update(dict.fromkeys(same, " ".join(why.split())))
             record["ablations"][kind]["faults"] = {n: f for n, f in faults.items() if f}
             write_json(out / RECORD, record)
     except BaseException:

@@ -47,7 +47,7 @@ def cell_key(config: Config, fingerprint: str) -> str:
     """
     values = config.model_dump(mode="json")
     del values["preset"], values["preparation"], values["training"]["workers"]
-    for name in ("permutations", "probes", "resamples", "confidence"):
+    for name in ("permutations", "probes", "resamples", "confidence", "samples"):
         values["evaluation"].pop(name, None)
     if values["model"]["balancing"]["method"] == "none":
         values["model"]["balancing"] = "none"
