@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,7 @@ def content(audit: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source": str(audit.get("source", words.MISSING)),
         "headline": str(audit.get("headline", "")),
+        "groups": _groups(entries),
         "worst": worst,
         "plain": [(v, PLAIN[v]) for v in SEVERITY if v in verdicts],
         "alpha": f"{alpha * 100:g}",
@@ -119,14 +120,15 @@ def content(audit: Mapping[str, Any]) -> dict[str, Any]:
         "inflation": [i for i in map(_inflation, audit.get("inflation") or []) if i is not None],
         "no_signal": _no_signal(audit.get("no_signal")),
         "label_rule": audit.get("label_rule"),
+        "methods": _methods(entries),
         "seconds": words.duration(audit.get("seconds")),
         "versions": sorted(dict(audit.get("versions") or {}).items()),
-        "p_words": words.p_words,
     }
 
 
 def _protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
-    overlaps = [o for o in entry.get("overlaps") or [] if o.get("shared")]
+    # One study on both sides of its own split is no news.
+    overlaps = [o for o in entry.get("overlaps") or [] if o.get("shared") and (o["kind"] != "study" or o["of"] > 1)]
     permuted, film, observed = (entry.get(k) or {} for k in ("permuted", "stimulus", "observed"))
     return {
         "name": str(entry.get("protocol_name") or entry.get("protocol")),
@@ -138,16 +140,35 @@ def _protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
         "excess_interval": _points_interval(permuted),
         "excess_from": _pair(permuted.get("score"), permuted.get("base"), "for"),
         "film": words.number(film.get("score")) if film else "",
-        "film_chance": f"chance {words.number(film.get('chance'))}, {words.p_words(film.get('p'))}" if film else "",
+        "film_chance": f"chance {words.number(film.get('chance'))}, {_p(film.get('p'))}" if film else "",
         "observed": words.number(observed.get("score")) if observed else "",
         "observed_interval": words.interval(observed) if observed else "",
-        "observed_chance": f"chance {words.number(observed.get('chance'))}, {words.p_words(observed.get('p'))}"
+        "observed_chance": f"chance {words.number(observed.get('chance'))}, {_p(observed.get('p'))}"
         if observed
         else "",
         "folds": [(f["fold"], words.number(f["score"]), f["n"]) for f in observed.get("folds") or []],
         "how": [h for h in (permuted.get("how"), film.get("how"), observed.get("how")) if h],
         "notes": [str(n) for n in entry.get("notes") or []],
     }
+
+
+def _groups(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which protocols got which verdict, the worst first: ``Leaky: window.``"""
+    found = []
+    for verdict in SEVERITY:
+        names = [e["name"].removesuffix(" (leaky)") for e in entries if e["verdict"] == verdict]
+        if names:
+            found.append(f"{verdict.capitalize()}: {', '.join(names)}.")
+    return found
+
+
+def _methods(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Gather protocols that were judged alike."""
+    by_text: dict[str, list[str]] = {}
+    for entry in entries:
+        for how in entry["how"]:
+            by_text.setdefault(how, []).append(entry["name"])
+    return [(", ".join(names), how) for how, names in by_text.items()]
 
 
 def _overlap(found: Mapping[str, Any]) -> str:
@@ -201,7 +222,6 @@ def _no_signal(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not found or found.get("gain") is None:
         return None
     low = found.get("low")
-    clear = low is not None and low > 0
     return {
         "score": words.number(found.get("score")),
         "probe": words.number(found.get("probe")),
@@ -210,7 +230,7 @@ def _no_signal(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "n": found.get("n"),
         "how": str(found.get("how", "")),
         "protocol": str(found.get("protocol", "")),
-        "clear": clear,
+        "sure": low is not None and low > 0,
     }
 
 
@@ -226,6 +246,10 @@ def _points_interval(found: Mapping[str, Any]) -> str:
     if found.get("low") is None or found.get("high") is None:
         return ""
     return f"[{words.number(100 * found['low'], 1)}, {words.number(100 * found['high'], 1)}]"
+
+
+def _p(value: Any) -> str:
+    return words.p_words(value).replace(" ", "\u00a0")
 
 
 def _pair(one: Any, other: Any, between: str) -> str:

@@ -234,4 +234,4 @@ def _to_units(
 def _words(shared: int, of: int, how: str) -> str:
     if not shared:
         return f"none of {of} test rows {how} a row of training"
-    return f"{shared} of {of} test rows: each {how} a row of training or validation ({shared / max(of, 1):.0%})"
+    return f"{shared} of {of} test rows: each {how} a row of training or validation ({shared / max(of, 1):.1%})"
