@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 VERBS = (
     "prepare",
     "inspect",
+    "audit",
     "pretrain",
     "evaluate",
     "compare",
