@@ -139,8 +139,8 @@ def fit(
     bags.check(train)
     if of := cleaned(config, bags.store):
         keys = bags.table["store_key"].to_numpy()  # (n_bags,)
-        used = set(keys[np.concatenate([train, validation, guard.split.test])]) & set(of)
-        rows = np.flatnonzero(np.isin(keys, list(used)))  # (n,)
+        seen = set(keys[np.concatenate([train, validation, guard.split.test])]) & set(of)
+        rows = np.flatnonzero(np.isin(keys, list(seen)))  # (n,)
         guard.fit("ica", len, rows, labelled=False, what="operators in the store, of whole recordings")
     torch.set_num_threads(config.training.threads)
     model: AnyModel
