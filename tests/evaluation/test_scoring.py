@@ -220,6 +220,24 @@ def test_two_classes_and_two_studies() -> None:
     assert pick(rows, "f1/low")["chance"] == pytest.approx(0.5, abs=0.1)
 
 
+def test_one_rating_as_low_and_high_has_its_own_ratings() -> None:
+    table = rated(predictions(train=True))
+    table = table.assign(
+        y_true=table["y_true"].isin([0, 2]).astype(int), prob_high=table[[PROB[0], PROB[2]]].sum(axis=1)
+    )
+    table = table.assign(
+        prob_low=1 - table["prob_high"], label_rule="valence > median of the subject's training trials"
+    )
+    rows = figures(table, Evaluation(resamples=100), ("low", "high"))
+    assert {r["target"] for r in rows} == {"valence"}
+    assert {(r["name"], r["level"]) for r in rows if r["name"] in ("ccc", "rmse", "pearson")} == {
+        (name, level) for name in ("ccc", "rmse", "pearson") for level in ("window", "trial")
+    }
+    calibrated = [r for r in rows if r.get("calibrated")]
+    assert [r["name"] for r in calibrated] == ["log_loss", "brier", "ece"]
+    assert all(r["level"] == "trial" and r["part"] == "test" for r in calibrated)
+
+
 def test_mistakes_are_named() -> None:
     table = predictions()
     with pytest.raises(UserError, match="no column prob_LALV"):
