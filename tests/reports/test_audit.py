@@ -103,7 +103,7 @@ def test_only_a_gain_whose_interval_is_above_zero_is_one() -> None:
 
 
 def test_what_is_no_audit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no audit.json"):
+    with pytest.raises(UserError, match=r"no audit.json"):
         write_page(tmp_path)
     (tmp_path / "audit.json").write_text("{")
     with pytest.raises(UserError, match="not readable"):

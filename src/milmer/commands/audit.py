@@ -27,7 +27,10 @@ def audit(
         list[Path] | None, typer.Option("--run", help="A run of evaluate on this store, to audit as it was split.")
     ] = None,
     protocol: Annotated[
-        list[str] | None, typer.Option("--protocol", help="Try this protocol only; may be given again.")
+        list[str] | None,
+        typer.Option(
+            "--protocol", help="Try this protocol only; may be given again. Of tables: what they claim to be."
+        ),
     ] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="CSV or Parquet, one row an example.", rich_help_panel=_TABLES)
@@ -56,13 +59,24 @@ def audit(
     try:
         with console.progress_bar("audit") as progress:
             if metadata is not None or splits is not None:
-                _refuse(store, run, protocol)
+                _refuse(store, run)
                 if metadata is None or splits is None:
                     lacking = "--metadata" if metadata is None else "--splits"
                     raise UserError(f"audit: found no {lacking}, expected --metadata and --splits together; add it")
                 from milmer.evaluation.audit.external import audit_tables
 
-                found = audit_tables(metadata, splits, predictions, features, out, progress=progress)
+                claimed = protocol[0] if protocol else None
+                found = audit_tables(
+                    metadata,
+                    splits,
+                    predictions,
+                    features,
+                    out,
+                    progress=progress,
+                    protocol=claimed,
+                    target=target,
+                    threshold=threshold,
+                )
             else:
                 if store is None:
                     raise UserError("audit: found no store, expected 'milmer audit STORE' or --metadata with --splits")
@@ -78,12 +92,34 @@ def audit(
     console.say(f"{out / 'audit.html' if (out / 'audit.html').exists() else out / 'audit.json'}")
 
 
-def _refuse(store: Path | None, run: list[Path] | None, protocol: list[str] | None) -> None:
-    given = [name for name, value in (("STORE", store), ("--run", run), ("--protocol", protocol)) if value]
+def _refuse(store: Path | None, run: list[Path] | None) -> None:
+    given = [name for name, value in (("STORE", store), ("--run", run)) if value]
     if given:
         raise UserError(
             f"audit: {', '.join(given)} is of a store, --metadata and --splits are of tables; give one kind"
         )
+
+
+def _tables(files: tuple[Path, Path, Path | None, Path | None], arguments: dict[str, Any], progress: Any) -> Any:
+    from threadpoolctl import threadpool_limits
+
+    from milmer.evaluation.audit.external import audit_tables
+
+    options: dict[str, Any] = {}
+    protocol, target, threshold = (arguments[name] for name in ("protocol", "target", "threshold"))
+    if protocol:
+        if len(protocol) > 1:
+            raise UserError(f"--protocol: found {len(protocol)} of them, expected one: what the splits claim to be")
+        options["protocol"] = protocol[0]
+    if target is not None:
+        options["target"] = target
+    if threshold is not None:
+        try:
+            options["threshold"] = float(threshold)
+        except ValueError:
+            raise UserError(f"--threshold {threshold}: expected a number for tables") from None
+    with threadpool_limits(1):
+        return audit_tables(*files, arguments["out"], progress=progress, **options)
 
 
 def _store(path: Path, arguments: dict[str, Any], progress: Any) -> dict[str, Any]:

@@ -79,6 +79,15 @@ def test_a_broken_split_by_subject_is_suspected(made: dict[str, Any]) -> None:
     assert any("Only 1 of 8 subjects are on two sides" in n for n in found["notes"])
 
 
+def test_validation_that_training_knows_is_noted(made: dict[str, Any]) -> None:
+    info, path = made["info"], made["path"]
+    part = np.where(made["trials"] == 0, "test", np.where(made["clips"] == 0, "validation", "train"))
+    file = write(path / "s.csv", info[["clip_id"]].assign(part=part))
+    entry = judge_tables(path / "info.csv", file)["protocols"][0]
+    assert entry["protocol"] == "trial" and entry["verdict"] == "not judged"
+    assert any("trials of validation are in training too" in n for n in entry["notes"])
+
+
 def test_copies_alone_make_it_leaky(made: dict[str, Any]) -> None:
     x = pd.read_parquet(made["path"] / "x.parquet")
     test = np.flatnonzero(made["trials"] == 0)[0]

@@ -34,7 +34,8 @@ ERROR = 1e-4  # of a false alarm in one table, by rule 1; the rest of the promis
 NEIGHBOURS = 8  # units whose distances a row's dimension is learnt from
 MOST_PAIRS = 2e7  # distances a fold: beyond it, test rows are drawn
 CHUNK = 256  # test rows at a time
-DIGITS = 6  # of each value, relative to its column's spread
+DIGITS = 9  # of each value, relative to its column's spread
+RESOLUTION = 1e-7  # of a continuous column: single precision
 
 
 def duplicates(features: ArrayLike, rows: pd.DataFrame | Mapping[str, Any], parts: Parts) -> list[dict[str, Any]]:
@@ -127,15 +128,14 @@ def _coincidence(rounded: Floats) -> float:
     """Bound the probability that two unrelated rows agree in all columns.
 
     Columns go together, so the product of their probabilities would be far too small: its square root is taken. A
-    column of which hardly a value comes twice is continuous, and rules coincidence out.
+    column of which hardly a value comes twice is continuous; two values agree as often as its resolution lets them.
     """
     unique = np.unique(rounded, axis=0)  # (u, d')
     log = 0.0
     for column in unique.T:
         _, counts = np.unique(column, return_counts=True)
-        if counts.size >= 0.98 * column.size and column.size >= 20:
-            return 0.0
-        log += float(np.log(((counts / column.size) ** 2).sum()))
+        continuous = counts.size >= 0.98 * column.size and column.size >= 20
+        log += float(np.log(RESOLUTION if continuous else ((counts / column.size) ** 2).sum()))
     return float(np.exp(log / 2))
 
 

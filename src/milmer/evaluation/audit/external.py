@@ -63,7 +63,7 @@ def judge_tables(
     *,
     protocol: str | None = None,
     target: str | None = None,
-    threshold: float = 5.0,
+    threshold: float | str | None = None,
     alpha: float = verdict.ALPHA,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def judge_tables(
     target : str, optional
         As `milmer.labels.make_labels` takes it. Without it: column ``label``, else the predictions' ``y_true``, else
         valence and arousal, else the first rating.
-    threshold : float
-        "High" is a rating above it.
+    threshold : float or text of one, optional
+        "High" is a rating above it; 5 without it.
     alpha : float
         Chance of a false alarm of all tests together.
 
@@ -105,7 +105,7 @@ def judge_tables(
     folds = tables.read_splits(splits, rows)
     answers = tables.read_predictions(predictions, rows, folds) if predictions is not None else None
     values = tables.read_features(features, rows) if features is not None else None
-    y, classes, rule = labels_of(rows, answers, target, threshold)
+    y, classes, rule = labels_of(rows, answers, target, _number(threshold))
     guessed = structure.guess_protocol(rows, folds)
     name = protocol or guessed
     notes = _notes(rows, folds, name, guessed, protocol)
@@ -204,6 +204,16 @@ def labels_of(
             "y_true to the predictions"
         )
     return np.full(len(rows), -1, dtype=np.int64), (), "none"
+
+
+def _number(threshold: float | str | None) -> float:
+    try:
+        return 5.0 if threshold is None else float(threshold)
+    except ValueError as error:
+        raise UserError(
+            f"threshold '{threshold}': expected a number, since tables do not say between which values a rating lies; "
+            "make a column label for any other rule"
+        ) from error
 
 
 def _coded(names: NDArray[np.object_]) -> tuple[Ints, tuple[str, ...]]:
@@ -354,6 +364,13 @@ def _notes(rows: pd.DataFrame, folds: Sequence[tables.Fold], name: str, guessed:
     for kind, why in (("stimulus", "whether stimuli are on two sides"), ("recording", "what recordings share")):
         if structure.unit_codes(rows, kind) is None:
             notes.append(f"Not judged, for want of a column {kind}: {why}.")
+    chosen = [{"train": f.train, "test": f.validation} for f in folds if f.validation.size]
+    for o in structure.overlaps(rows, chosen, name) if chosen else []:
+        if o["shared"] and not o["permitted"]:
+            notes.append(
+                f"{o['shared']} of {o['of']} {structure.PLURAL[o['kind']]} of validation are in training too: whatever "
+                "was chosen there was chosen on what training knows."
+            )
     if "start" not in rows:
         notes.append("Not judged, for want of columns start and stop: whether windows overlap in time.")
     return notes
