@@ -112,6 +112,21 @@ def test_rows_without_names_are_found_by_trial_and_start(info: pd.DataFrame, tmp
     refused(lambda: read_splits(tmp_path / "s.csv", no_times), "do not tell its rows apart", "sample")
 
 
+def test_clips_are_told_apart_by_record_where_they_must(info: pd.DataFrame, tmp_path: Path) -> None:
+    part = info[["clip_id"]].assign(part=np.where(info["trial_id"] < 2, "test", "train"))
+    whole = info.assign(_record_id="_record_" + info["subject_id"])
+    rows = read_metadata(write(tmp_path / "i.csv", whole))
+    bare = read_splits(write(tmp_path / "s.csv", part), rows)[0]
+    named = read_splits(write(tmp_path / "s.csv", part.assign(_record_id=whole["_record_id"])), rows)[0]
+    assert (bare.test == named.test).all() and (named.test == np.flatnonzero(info["trial_id"] < 2)).all()
+    again = whole.assign(clip_id=whole["clip_id"].str[2:])  # numbered anew in each record
+    rows = read_metadata(write(tmp_path / "i.csv", again))
+    part = again[["clip_id", "_record_id"]].assign(part=part["part"])
+    assert (read_splits(write(tmp_path / "s.csv", part), rows)[0].test == named.test).all()
+    short = part.drop(columns="_record_id")
+    refused(lambda: read_splits(write(tmp_path / "s.csv", short), rows), "_record_id", "add it")
+
+
 def test_split_mistakes(info: pd.DataFrame, rows: pd.DataFrame, tmp_path: Path) -> None:
     file = tmp_path / "s.csv"
     part = info[["clip_id"]].assign(part=np.where(info["trial_id"] < 2, "test", "train"))

@@ -120,6 +120,7 @@ def named(raw: pd.DataFrame) -> pd.DataFrame:
     if "sample" in out:
         out["sample"] = text_of(out["sample"])
         if RECORD in raw.columns:
+            out["clip"] = out["sample"]  # a table that names no record may still name clips apart
             out["sample"] = text_of(raw[RECORD]) + " " + out["sample"]
     return out
 

@@ -240,6 +240,12 @@ class _Finder:
         table = named(raw)
         if "sample" in table and "sample" in self.table:
             columns = ["sample"]
+            if "clip" in self.table and "clip" not in table:
+                if self.table["clip"].duplicated().any():
+                    raise UserError(
+                        f"{where}: found no column {RECORD}, which the metadata needs to tell clips apart; add it"
+                    )
+                columns, table = ["clip"], table.rename(columns={"sample": "clip"})
         else:
             columns = self.columns
             lacking = [c for c in columns if c not in table]
