@@ -37,7 +37,7 @@ def test_curves_are_drawn_for_each_fold(make: Callable[..., Any]) -> None:
     assert attention_curves(read_run(made.run)) == []
     watched(made.run)
     curves = attention_curves(read_run(made.run))
-    assert [c["fold"] for c in curves] == [1, 2, 3]
+    assert [c["fold"] for c in curves] == ["1", "2", "3"]
     assert "entropy 0.67, choice changed in 45 % of bags, heaviest frame at one place in 30 %" in curves[0]["text"]
     assert "nan" not in curves[0]["svg"] and curves[0]["svg"].count("<polyline") == 2
     shutil.rmtree(made.store)  # scalp maps take their time and are no matter here
@@ -78,7 +78,7 @@ def test_members_have_pictures_of_their_own(run: Run) -> None:
         "Classifier on both",
     ]
     for group, (steps, drawn) in zip(groups, [(3, 3), (2, 3), (4, 2), (3, 3)], strict=True):
-        assert [c["fold"] for c in group["curves"]] == [1, 2]
+        assert [c["fold"] for c in group["curves"]] == ["1", "2"]
         found = lines(group["curves"][0]["svg"])
         assert len(found) == drawn and {len(x) for x in found} == {steps}
         assert all(x == sorted(x) and len(set(x)) == len(x) for x in found)  # no zig-zag
@@ -91,7 +91,9 @@ def test_members_have_pictures_of_their_own(run: Run) -> None:
 
 def test_attention_is_that_of_the_member_with_frames(run: Run) -> None:
     (found,) = attention_curves(replace(run, histories={2: of_members()}))
-    assert found["fold"] == 3 and found["text"].startswith("At the chosen epoch: entropy 0.50, choice changed in 25 %")
+    assert found["fold"] == "3" and found["text"].startswith(
+        "At the chosen epoch: entropy 0.50, choice changed in 25 %"
+    )
     assert lines(found["svg"]) == [[34.0, 252.0]]
     assert found["svg"].count('<circle class="val"') == 1  # one epoch to compare is a point, not a line
 

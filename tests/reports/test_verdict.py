@@ -110,6 +110,10 @@ def test_claims_beyond_chance(run: Run) -> None:
     assert "too few subjects" in gain
     (new,) = claims(of(plain, low_new=0.3, high_new=0.9, interval_new_how="3 subjects, 8 stimuli"))
     assert "[0.30, 0.90] (macro-F1 of trials; 3 subjects, 8 stimuli)" in new
+    leaky = replace(plain, record={**plain.record, "protocol": "window"})
+    assert claims(of(leaky, low_new=0.3, high_new=0.9)) == []
+    (gain,) = claims(of(leaky, no_signal=0.41, gain=0.12, gain_low=0.02, gain_high=0.22))
+    assert "a gain of a leaky protocol of 0.12" in gain
     (spread,) = claims(of(plain, seeds=3, seed_sd=0.0123))
     assert "Over 3 seeds of training: standard deviation 0.012" in spread
 
@@ -157,17 +161,21 @@ def test_marks_of_chance_are_on_every_point(make: Callable[..., Any]) -> None:
     assert "class prior" in page.text and "others’ ratings of the stimulus" in page.text
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_the_guards_log_is_one_row_a_kind_of_fit(run: Run, nested: bool) -> None:
-    fits = [{"kind": "weights", "what": "network", "rows": 60 + i, "parts": {"train": 60 + i}} for i in range(3)] + [
-        {"kind": "calibration", "what": "temperature", "rows": 12, "parts": {"validation": 12, "test": 0}}
+def test_the_guards_log_is_one_row_a_kind_of_fit(run: Run) -> None:
+    log = [
+        {"kind": "weights", "what": "network", "parts": "train", "fewest_rows": 60, "most_rows": 62, "fits": 3},
+        {
+            "kind": "calibration",
+            "what": "temperature",
+            "parts": "validation",
+            "fewest_rows": 9,
+            "most_rows": 9,
+            "fits": 3,
+        },
     ]
-    log: Any = {"0": {"0": fits[:1]}, "1": fits[1:]} if nested else fits
     found = guard_rows(replace(run, record={**run.record, "guard": log}))
-    assert found == [
-        {"kind": "weights", "what": "network", "fits": 3, "rows": "60 to 62", "parts": "train"},
-        {"kind": "calibration", "what": "temperature", "fits": 1, "rows": "12", "parts": "validation"},
-    ]
+    assert [r["rows"] for r in found] == ["60 to 62", "9"]
+    assert found[0] == {"kind": "weights", "what": "network", "fits": 3, "rows": "60 to 62", "parts": "train"}
     assert guard_rows(run) == []
 
 
@@ -175,11 +183,20 @@ def test_what_was_run_is_told(make: Callable[..., Any]) -> None:
     made = make(modalities=("face",))
     record = json.loads((made.run / "run.json").read_text())
     record |= {"command": ["/some/where/milmer", "evaluate", "a store", "--out", "x"], "split_hash": "0123456789abcdef"}
-    record |= {"failed": ["fold 2: out of memory"], "budget": "labelled:4", "scope": "subject"}
-    record["guard"] = [{"kind": "weights", "what": "network", "rows": 60, "parts": {"train": 60}}]
+    record |= {
+        "failed": [{"what": "fold 2 of 3", "folder": "folds/1", "reason": "out of memory"}],
+        "budget": "labelled:4",
+        "scope": "subject",
+    }
+    record["guard"] = [
+        {"kind": "weights", "what": "network", "parts": "train", "fewest_rows": 60, "most_rows": 60, "fits": 3}
+    ]
+    record |= {"test_store": "/other/store", "splits": {"file": "mine.csv", "sha256": "0"}}
     (made.run / "run.json").write_text(json.dumps(record))
     text = Page(write_report(made.run)).text
-    for said in ("milmer evaluate 'a store' --out x", "Split 0123456789abcdef", "fold 2: out of memory"):
+    for said in ("milmer evaluate 'a store' --out x", "Split 0123456789abcdef", "fold 2 of 3: out of memory"):
         assert said in text
     assert "Budget labelled:4" in text and "a model for each subject alone" in text and "The guard’s log" in text
     assert "/some/where" not in text
+    assert f"--test-store /other/store --splits {made.run / 'splits.parquet'}" in text
+    assert "Folds from mine.csv" in text

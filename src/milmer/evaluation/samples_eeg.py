@@ -212,6 +212,8 @@ def removed_components(store: Store, config: Config, recordings: int = 2) -> tup
         shown = out[:MOST_COMPONENTS]
         with np.load(file) as ica:
             mixing = np.asarray(ica["mixing"], dtype=np.float64)[:, shown]  # (C, n)
+        if len(mixing) != len(about.names):  # of two stores read as one, a recording's own channels are others
+            continue
         mixing = mixing / np.maximum(np.abs(mixing).max(axis=0), 1e-30)  # (C, n)
         mixing[np.isin(about.names, about.masked)] = np.nan
         scores = tuple(about.component_scores[i] if i < len(about.component_scores) else None for i in shown)

@@ -77,9 +77,15 @@ def learning_curves(run: Run) -> list[Row]:
         for curve in mine:
             text = _said(curve)
             svg = Markup(_losses(curve, highest, longest, text))
-            figures.append({"fold": curve.fold + 1, "text": text, "svg": svg})
+            figures.append({"fold": _fold(run, curve), "text": text, "svg": svg})
         groups.append({"title": MEMBERS.get(member, member), "curves": figures})
     return groups
+
+
+def _fold(run: Run, curve: Curve) -> str:
+    """Name a fold as on the rest of the page: from 1, and by whom or what it tests where that has a name."""
+    name = run.fold_names.get(curve.fold, "")
+    return f"{curve.fold + 1}" + (f", {name}" if name else "")
 
 
 def _said(curve: Curve) -> str:
@@ -107,7 +113,7 @@ def attention_curves(run: Run) -> list[Row]:
         if np.isfinite(chosen.get("attention_changed", float("nan"))):  # the first epoch has none before it
             text += f", choice changed in {_percent(chosen['attention_changed'])} of bags"
         text += f", heaviest frame at one place in {_percent(chosen.get('attention_position'))}"
-        rows.append({"fold": curve.fold + 1, "text": text, "svg": Markup(_attention(curve, longest, text))})
+        rows.append({"fold": _fold(run, curve), "text": text, "svg": Markup(_attention(curve, longest, text))})
     return rows
 
 

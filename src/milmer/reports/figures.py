@@ -68,8 +68,8 @@ def figure_notes(run: Run) -> list[str]:
     if any(r.get("above") is not None for r in rows):
         hows = "; ".join(dict.fromkeys(str(r["above_how"]) for r in rows if r.get("above_how")))
         notes.append(
-            "A figure differs from chance at 5 % above the dashed line, by the number of independent subjects or "
-            f"trials, not of windows{f' ({hows})' if hows else ''}."
+            "The 5 % bar (dashed line) is what a figure must pass to differ from chance at 5 %, by the number of "
+            f"independent subjects or trials, not of windows{f' ({hows})' if hows else ''}."
         )
     if any(r.get("no_signal") is not None for r in rows):
         notes.append("No signal: answering from the ratings that other subjects gave the same stimulus.")
@@ -169,7 +169,7 @@ def splits_table(run: Run) -> list[Row]:
             row[f"{name}_more"] = (
                 f"{part['_trial'].nunique()} trials, {part['subject'].nunique()} subj." if len(part) else ""
             )
-        row["name"] = str(mine["fold_name"].iloc[0]) if "fold_name" in mine else ""
+        row["name"] = run.fold_names.get(int(str(fold)), "")
         row["shared"] = {
             "trials": _met(judged, train, "_trial"),
             "subjects": _met(judged, train, "subject"),
@@ -210,6 +210,7 @@ def _point(row: Mapping[str, Any], low: float) -> Row:
         "above": place("above"),
         "no_signal": place("no_signal"),
         "value": number(row["value"]),
+        "interval": interval(row),
         "said": said,
     }
 
@@ -227,7 +228,7 @@ def _shade(share: float) -> Row:
     """Background of a confusion cell, white to deep blue, and whether its text must be light."""
     low, high = np.array([247, 250, 253]), np.array([11, 79, 138])
     red, green, blue = (low + (high - low) * float(share) ** 0.8).round().astype(int)
-    return {"colour": f"rgb({red},{green},{blue})", "light": bool(share > 0.65)}
+    return {"colour": f"rgb({red},{green},{blue})", "light": bool(share > 0.55)}
 
 
 def _natural(name: str) -> tuple[int, str]:

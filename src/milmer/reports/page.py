@@ -214,6 +214,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Seeds" if len(run.seeds) > 1 else "Seed", f"{seeds} (training), {config.evaluation.seed} (split)"),
         ("Budget", _budget(run)),
         ("Store", str(record.get("fingerprint", words.MISSING))),
+        *([("Folds from", str(record["splits"].get("file")))] if record.get("splits") else []),
         (
             "Made",
             ", ".join(filter(None, [started(run), f"milmer {dict(record.get('versions', {})).get('milmer', '?')}"])),
@@ -240,6 +241,10 @@ def _budget(run: Run) -> str:
 def _command(run: Run) -> str:
     store = run.store_path or "STORE"
     parts = ["milmer", str(run.record.get("kind", "evaluate")), store, "--config", str(run.path / "config.yaml")]
+    if run.record.get("test_store"):
+        parts += ["--test-store", str(run.record["test_store"])]
+    if run.record.get("splits"):
+        parts += ["--splits", str(run.path / "splits.parquet")]
     return shlex.join([*parts, "--out", "NEW_RUN"])
 
 
@@ -254,7 +259,7 @@ def _typed(command: Any) -> str:
 
 
 def _failure(fold: Any) -> str:
-    return ", ".join(f"{k} {v}" for k, v in fold.items()) if isinstance(fold, dict) else str(fold)
+    return f"{fold.get('what')}: {fold.get('reason')}" if isinstance(fold, dict) else str(fold)
 
 
 def _memory(peak: float | None) -> str:

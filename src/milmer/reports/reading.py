@@ -21,6 +21,7 @@ from milmer.evaluation.protocols import LEAKY
 from milmer.evaluation.samples import Samples, gather, read_samples
 from milmer.evaluation.samples_frames import Frame, picture
 from milmer.store import Store
+from milmer.store_join import open_stores
 
 LEFT_OUT = "frames, EEG maps and what preparation removed are left out"
 RENAMED = {"bootstraps": "resamples"}  # keys of the section evaluation that had another name in older runs
@@ -117,6 +118,18 @@ class Run:
         return tuple(sorted({int(s) for s in self.predictions["seed"]})) if "seed" in self.predictions else (0,)
 
     @cached_property
+    def fold_names(self) -> Mapping[int, str]:
+        """What each fold is called by its splits.parquet: a subject, a cell of the grid; only those with a name."""
+        file = self.path / "splits.parquet"
+        if not file.exists():
+            return {}
+        try:
+            table = pd.read_parquet(file, columns=["fold", "name"]).drop_duplicates()
+        except (OSError, ValueError):
+            return {}  # a name is not worth the report
+        return {int(f): str(n) for f, n in zip(table["fold"], table["name"], strict=True) if n}
+
+    @cached_property
     def once(self) -> pd.DataFrame:
         """`scored` of the first seed only: each tested row once, to count and to show."""
         rows = self.scored
@@ -182,8 +195,10 @@ def read_run(path: Path, store: Path | None = None, *, show_faces: bool = False,
     path = Path(path)
     record = _json(path / "run.json", path)
     if not (path / "predictions.parquet").exists():
+        failed = "; ".join(f"{f.get('what')}: {f.get('reason')}" for f in record.get("failed") or [])
         raise UserError(
-            f"{path}: found no predictions.parquet, expected a finished run; run the same command with --resume"
+            f"{path}: found no predictions.parquet, expected a finished run"
+            f"{f' ({failed})' if failed else ''}; run the same command with --resume"
         )
     try:
         predictions = pd.read_parquet(path / "predictions.parquet")
@@ -311,7 +326,7 @@ def _open_store(record: Mapping[str, Any], named: Path | None) -> tuple[Store | 
             f"{LEFT_OUT}. If it has moved, “milmer report RUN --store STORE” brings them back.",
         )
     try:
-        store = Store(place)
+        store = open_stores([place, *([Path(record["test_store"])] if record.get("test_store") else [])])
     except (UserError, OSError) as error:
         if named is not None:
             raise

@@ -183,6 +183,7 @@ def claims(run: Run) -> list[str]:
     Empty where the metrics say nothing of it, as in older runs.
     """
     found = []
+    leaky = " of a leaky protocol" if run.leaky else ""
     row = _with(run, "gain")
     if row is not None:
         what = "its interval excludes 0" if _excludes(row) else "not shown to be more than nothing"
@@ -191,16 +192,16 @@ def claims(run: Run) -> list[str]:
         reach = interval({"low": row.get("gain_low"), "high": row.get("gain_high")})
         found.append(
             f"Without any signal, from the ratings that other subjects gave the same stimulus, one gets "
-            f"{number(row['no_signal'])} where this model gets {number(row['value'])} ({_what(row)}): a gain of "
+            f"{number(row['no_signal'])} where this model gets {number(row['value'])} ({_what(row)}): a gain{leaky} of "
             f"{number(row['gain'])} {reach}".rstrip()
             + f"; {what}."
         )
     row = _with(run, "low_new")
-    if row is not None and row.get("high_new") is not None:
+    if row is not None and row.get("high_new") is not None and not run.leaky:  # what is leaked is no claim about others
         reach = interval({"low": row["low_new"], "high": row["high_new"]})
         found.append(
-            f"For new stimuli as well as new subjects the interval is wider: {reach} ({_what(row)}; "
-            f"{row.get('interval_new_how') or 'subjects and stimuli'})."
+            f"To speak for other stimuli as well as other subjects, read {number(row['value'])} {reach} ({_what(row)}; "
+            f"{row.get('interval_new_how') or 'over subjects and stimuli'})."
         )
     row = _with(run, "seed_sd")
     if row is not None and int(row.get("seeds") or 1) > 1:
@@ -238,34 +239,16 @@ def guard_rows(run: Run) -> list[Row]:
     list of dict
         ``kind``, ``what``, ``fits`` (how many), ``rows`` (fewest to most), ``parts`` (in words).
     """
-    together: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for entry in _entries(run.record.get("guard") or []):
-        together.setdefault((str(entry["kind"]), str(entry.get("what") or "")), []).append(entry)
     found = []
-    for (kind, what), entries in together.items():
-        numbers = [int(e["rows"]) for e in entries if e.get("rows") is not None]
-        low, high = (min(numbers), max(numbers)) if numbers else (0, 0)
-        parts: dict[str, None] = {}
-        for entry in entries:
-            given = entry.get("parts") or {}
-            names = [k for k, n in given.items() if n] if isinstance(given, Mapping) else [str(p) for p in given]
-            parts |= dict.fromkeys(names)
+    for entry in run.record.get("guard") or []:
+        low, high = entry.get("fewest_rows"), entry.get("most_rows")
         found.append(
             {
-                "kind": kind,
-                "what": what,
-                "fits": len(entries),
+                "kind": entry.get("kind", ""),
+                "what": entry.get("what", ""),
+                "fits": entry.get("fits", ""),
                 "rows": f"{low}" if low == high else f"{low} to {high}",
-                "parts": ", ".join(parts) or "–",
+                "parts": entry.get("parts") or "–",
             }
         )
     return found
-
-
-def _entries(given: Any) -> list[Mapping[str, Any]]:
-    """Flatten a log of fits, however the run nests it by seed and fold."""
-    if isinstance(given, Mapping) and "kind" in given:
-        return [given]
-    if isinstance(given, Mapping):
-        given = list(given.values())
-    return [e for x in given for e in _entries(x)] if isinstance(given, list | tuple) else []

@@ -27,7 +27,7 @@ FIGURES = {
 }
 RATINGS = {
     "ccc": ("CCC", 2, "agreement of expected and given rating: correlation, less what scale and shift cost"),
-    "pearson": ("Pearson’s r", 2, "correlation of expected and given rating"),
+    "pearson": ("Pearson’s\u00a0r", 2, "correlation of expected and given rating"),
     "rmse": ("RMSE", 2, "root of the mean squared error, in points of the scale; lower is better"),
 }
 LOWER_IS_BETTER = ("log_loss", "brier", "ece", "rmse")
