@@ -78,7 +78,8 @@ def test_other_protocols_are_an_inflation_and_only_by_request(tmp_path: Path) ->
     a = make_run(tmp_path / "honest", 0.1, seed=1)
     b = make_run(tmp_path / "leaky", 0.8, seed=2, protocol="window")
     with pytest.raises(
-        UserError, match=r"protocols differ \(honest trial, leaky window \(leaky\)\).*add --across to measure the inf"
+        UserError,
+        match=r"protocols differ \(honest under trial, leaky under window \(leaky\)\).*add --across to measure the inf",
     ):
         compare([a, b])
     found = compare([a, b], across=True)
@@ -90,7 +91,7 @@ def test_other_protocols_are_an_inflation_and_only_by_request(tmp_path: Path) ->
 
 def test_other_budgets_are_refused_alike(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a", seed=1), make_run(tmp_path / "b", seed=2, budget="unlabelled")]
-    with pytest.raises(UserError, match=r"budgets differ \(a none, b unlabelled\)"):
+    with pytest.raises(UserError, match=r"budgets differ \(a under none, b under unlabelled\)"):
         compare(runs)
     assert compare(runs, across=True).main[0].inflation
 
@@ -113,6 +114,25 @@ def test_other_windows_are_compared_by_trial(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"windows differ between a \(288 of 3 s\) and b \(288 of 4 s\).*--level trial"):
         compare(runs, level="window")
     assert compare(runs).level == "trial"
+
+
+def test_a_window_at_a_time_every_window_counts(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "a", 0.4, seed=1), make_run(tmp_path / "b", 0.1, seed=2)
+    found = compare([a, b], level="window")
+    table = pd.read_parquet(a / "predictions.parquet")
+    hits = (table["y_true"] == table["y_pred"]).groupby(table["subject"]).mean()
+    np.testing.assert_allclose(found.runs[0].values["accuracy"], hits.to_numpy())
+
+
+def test_a_seed_that_tested_less_is_refused(tmp_path: Path) -> None:
+    table = predictions(0.3, seeds=(0, 1))
+    short = table[(table["seed"] == 0) | (table["trial"] < 12)]
+    runs = [write_run(tmp_path / "short", short), make_run(tmp_path / "b")]
+    with pytest.raises(
+        UserError, match=r"short: not every seed tested the same trials \(88 of 96\); finish it with --res"
+    ):
+        compare(runs)
+    assert compare(runs, shared=True).trials == 88
 
 
 def test_other_labels_are_refused(tmp_path: Path) -> None:

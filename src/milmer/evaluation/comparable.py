@@ -80,7 +80,8 @@ def read_candidates(runs: Sequence[Path]) -> list[Candidate]:
 
 def _names(places: Sequence[Path]) -> list[str]:
     """Name runs by as few last parts of their folders as tell them apart."""
-    for depth in range(1, max(len(p.parts) for p in places) + 1):
+    # An ablation's cell is the folder above its seed's.
+    for depth in range(1 + any(p.name.startswith("seed-") for p in places), max(len(p.parts) for p in places) + 1):
         names = ["/".join(p.parts[-depth:]) for p in places]
         if len(set(names)) == len(names):
             return names
@@ -205,7 +206,7 @@ def check_alike(runs: Sequence[Candidate], *, across: bool) -> None:
         for run in runs:
             values.setdefault(getattr(run, what), run.name)
         if len(values) > 1 and not across:
-            named = ", ".join(f"{name} {display_name(value)}" for value, name in values.items())
+            named = ", ".join(f"{name} under {display_name(value)}" for value, name in values.items())
             raise UserError(
                 f"{what}s differ ({named}): that shows what a {what} adds, not which model is better; "
                 f"evaluate under one {what}, or add --across to measure the inflation"

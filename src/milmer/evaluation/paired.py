@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from milmer.evaluation.intervals import mean_interval
+
 Floats = NDArray[np.float64]
 
 EXACT_UP_TO = 16  # 2**16 sign patterns are counted in a millisecond
 RANDOM_FLIPS = 20_000
-FEWEST_UNITS = 6  # an interval from fewer would say more than is known
 DECIMALS = 12  # differences of means of the same few numbers are equal but for rounding
 
 
@@ -75,7 +76,7 @@ def paired(
     """
     d = np.round(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), DECIMALS)  # (n,)
     d = d[np.isfinite(d)]
-    low, high = t_interval(d, confidence)
+    low, high = mean_interval(d, confidence)
     p, smallest, how = sign_flip(d, seed=seed)
     better = -d if less_is_better else d
     return Paired(
@@ -93,17 +94,6 @@ def paired(
         ties=int((d == 0).sum()),
         losses=int((better < 0).sum()),
     )
-
-
-def t_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's t interval of a mean over units; NaN below 6 units."""
-    x = np.asarray(values, dtype=np.float64)
-    if x.size < FEWEST_UNITS:
-        return float("nan"), float("nan")
-    from scipy.special import stdtrit  # late: keeps `import milmer.evaluation` fast
-
-    half = float(stdtrit(x.size - 1, 0.5 + confidence / 2)) * float(x.std(ddof=1)) / np.sqrt(x.size)
-    return float(x.mean() - half), float(x.mean() + half)
 
 
 def sign_flip(differences: ArrayLike, *, seed: int = 0, resamples: int = RANDOM_FLIPS) -> tuple[float, float, str]:

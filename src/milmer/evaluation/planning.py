@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from milmer.errors import UserError
+from milmer.evaluation.intervals import FEWEST
 
 TARGETS = (0.02, 0.05, 0.10)
 MOST_SUBJECTS = 100_000
-FEWEST = 6  # below, milmer gives no interval
 CLAIMS = {
     "trial": "new trials of these subjects",
     "subject": "new subjects, the same stimuli",

@@ -196,16 +196,19 @@ def _of_two(result: Comparison, pair: Pair, word: str, level: str) -> list[str]:
     values = f"{number(one.mean(result.figure), digits)} and {number(two.mean(result.figure), digits)}"
     gap = f"{signed(found.difference, digits)} {_interval(found.low, found.high, digits)}".rstrip()
     many = f"{found.n} {result.unit}s"
+    rules = _under(one.protocol, one.budget)
     if pair.inflation:
         head = f"Inflation in {word}, {_under(one.protocol, one.budget)} less {_under(two.protocol, two.budget)}: {gap}"
         return [f"{head} over {many} ({p_words(found.p)}).", f"The two means are {values}."]
     if result.separated(pair):
         winner = one if _wins(result, pair, pair.first) else two
-        head = f"{winner.name} is better: {word} {values}, difference {gap} over {many}"
+        head = f"{winner.name} is better: {word} {values}, difference {gap} over {many}, protocol {rules}"
     else:
-        head = f"Not shown to differ at {level}: {word} {values}, difference {gap} over {many}"
+        head = f"Not shown to differ at {level}: {word} {values}, difference {gap} over {many}, protocol {rules}"
     more = [f"{head} ({p_words(found.p)})."]
-    if not result.separated(pair):
+    if found.ties == found.n:
+        more.append(f"They are the same on every {result.unit}.")
+    elif not result.separated(pair):
         span = f": anything from {signed(found.low, digits)} to {signed(found.high, digits)} fits" if (
             found.low == found.low
         ) else ""  # fmt: skip

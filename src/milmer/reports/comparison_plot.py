@@ -10,6 +10,7 @@ import numpy as np
 from milmer.evaluation.comparison import Comparison
 from milmer.evaluation.metrics import LESS_IS_BETTER
 from milmer.evaluation.paired import Floats
+from milmer.evaluation.protocols import LEAKY, display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +49,10 @@ def render(figure: Figure, kind: str) -> bytes:
 def caption(result: Comparison) -> str:
     """Say in one line what every picture must say: figure, units, and what was left out."""
     parts = [f"{figure_word(result.figure)} of {len(result.units)} {result.unit}s"]
+    rules = {(run.protocol, run.budget) for run in result.runs}
+    if len(rules) == 1:
+        protocol, budget = rules.pop()
+        parts += [f"protocol {display_name(protocol)}" + (f", budget {budget}" if budget != "none" else "")]
     parts += [f"by {result.level}"] if result.level == "window" else []
     parts += [result.shared] if result.shared else []
     parts += [INFLATION] if result.across else []
@@ -75,7 +80,7 @@ def _ranks(result: Comparison) -> Figure:
     axes.text(1 - 0.04 * width, -0.3, "best", ha="right", va="bottom", fontsize=9, color=SOFT, style="italic")
     for number, group in enumerate(result.groups):
         at = 0.4 + 0.5 * number
-        ends = [float(result.ranks[group[0]]) - 0.02 * width, float(result.ranks[group[-1]]) + 0.02 * width]
+        ends = [float(result.ranks[group[0]]) - 0.008 * width, float(result.ranks[group[-1]]) + 0.008 * width]
         axes.plot(ends, [at, at], color=BLUE, lw=4.5, solid_capstyle="butt", zorder=3)
     for place, run in enumerate(order):
         left = place < half
@@ -84,7 +89,7 @@ def _ranks(result: Comparison) -> Figure:
         rank = float(result.ranks[run])
         axes.plot([rank, rank, edge], [0, row, row], color=SOFT, lw=0.8, zorder=1)
         axes.plot([rank], [0], marker="o", ms=4.5, color=INK, zorder=4)
-        text = _plain(f"{run + 1}  {shorten(result.runs[run].name, 24)}")
+        text = _plain(f"{run + 1}  {_label(result, run, 24)}")
         value = f"{rank:.2f}; {_number(result.runs[run].mean(result.figure), result.figure)}"
         around = {"ha": "right" if left else "left", "va": "center"}
         place_x = edge + (-0.015 if left else 0.015) * width
@@ -107,7 +112,7 @@ def _units(result: Comparison) -> Figure:
         values = run.values[result.figure]
         axes.plot(values, np.full(values.size, row), ls="none", marker="o", ms=5, color=SOFT, alpha=0.4, mew=0)
         axes.plot([run.mean(result.figure)] * 2, [row - 0.32, row + 0.32], color=BLUE, lw=2.4, solid_capstyle="butt")
-    names = [_plain(f"{n + 1}  {shorten(run.name, 28)}") for n, run in enumerate(result.runs)]
+    names = [_plain(f"{n + 1}  {_label(result, n, 28)}") for n in range(k)]
     axes.set_yticks(range(k), names, fontsize=9.5)
     axes.set_ylim(k - 0.5, -0.5)
     _dress(axes)
@@ -119,8 +124,7 @@ def _units(result: Comparison) -> Figure:
 def _differences(result: Comparison) -> Figure:
     """Draw two runs: a line a unit from the one to the other, and the differences in order of size."""
     pair = result.main[0]
-    one, two = result.runs[pair.first], result.runs[pair.second]
-    a, b = one.values[result.figure], two.values[result.figure]
+    a, b = (result.runs[i].values[result.figure] for i in (pair.first, pair.second))
     known = np.isfinite(a) & np.isfinite(b)
     units = [u for u, ok in zip(result.units, known.tolist(), strict=True) if ok]
     a, b = a[known], b[known]  # (n,), (n,)
@@ -135,10 +139,10 @@ def _differences(result: Comparison) -> Figure:
     if slope:
         _slope(figure.add_axes((0.075, bottom, 0.33, top - bottom)), result, a, b)
     _sorted(right, result, a - b, units, named)
-    numbers = (pair.first + 1, pair.second + 1)
     word = "Inflation between protocols" if result.across else f"{_capital(result.figure)} of two runs"
     better = "lower is better" if result.figure in LESS_IS_BETTER else "higher is better"
-    names = _plain(f"{numbers[0]} is {shorten(one.name, 34)}, {numbers[1]} is {shorten(two.name, 34)}; {better}.")
+    first, second = (f"{i + 1} is {_label(result, i, 38)}" for i in (pair.first, pair.second))
+    names = _plain(f"{first}, {second}; {better}.")
     _title(figure, height, word, caption(result), names)
     return figure
 
@@ -192,10 +196,11 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _title(figure: Figure, height: float, title: str, first: str, second: str) -> None:
     for text, inches, size, color, weight in (
-        (title, 0.24, 12, INK, "bold"),
-        (first, 0.50, 9, SOFT, "normal"),
-        (second, 0.72, 9, SOFT, "normal"),
+        (title, 0.24, 12.0, INK, "bold"),
+        (first, 0.50, 9.0, SOFT, "normal"),
+        (second, 0.72, 9.0, SOFT, "normal"),
     ):
+        size *= min(1.0, 112 / max(len(text), 1))  # a long line is smaller, not cut off
         figure.text(0.02, 1 - inches / height, text, fontsize=size, color=color, fontweight=weight, va="center")
 
 
@@ -220,6 +225,12 @@ def _mean_of(result: Comparison) -> str:
 def _capital(figure: str) -> str:
     word = figure_word(figure)
     return word[0].upper() + word[1:]
+
+
+def _label(result: Comparison, run: int, most: int) -> str:
+    """Name a run; a leaky protocol is called leaky beside honest ones."""
+    leaky = " (leaky)" if result.across and result.runs[run].protocol in LEAKY else ""
+    return shorten(result.runs[run].name, most - len(leaky)) + leaky
 
 
 def _plain(text: str) -> str:
