@@ -85,6 +85,7 @@ def test_every_channel_is_its_own_in_one_order(tiny_store: Path, second: Path) -
                 np.testing.assert_array_equal(info.positions[i], places[at])
             else:
                 assert not read[i].any()
+        np.testing.assert_array_equal(info.positions[[0, 8]], places[[0, 2]])  # Fp1 of the one, FZ of the other
     assert any("6 EEG channels are in both" in n and "Fp1" in n for n in both.notes)
 
 
@@ -136,6 +137,18 @@ def test_a_target_that_one_lacks_is_refused_with_those_of_both(tiny_store: Path,
         both.check("valence-arousal", ["eeg"])
     with pytest.raises(UserError, match="target 'label': tiny has no label"):
         both.check("label", ["face"])
+
+
+def test_classes_that_nobody_shares_are_refused(tiny_store: Path, tmp_path: Path) -> None:
+    mine = changed(make_store(tmp_path / "one", subjects=3, trials=4, seconds=6.0), {"label": ["calm", "sad"] * 6})
+    labels = {"glad": ["glad", "angry"] * 6, "sad": ["sad", "angry"] * 6}
+    for name, values in labels.items():
+        both = JoinedStore(Store(mine), Store(changed(other_study(tmp_path / name), {"label": values})))
+        if name == "sad":
+            both.check("label", ["eeg"])
+            continue
+        with pytest.raises(UserError, match="tiny has the classes calm, sad and other angry, glad: expected some"):
+            both.check("label", ["eeg"])
 
 
 def test_other_preparation_is_a_note(tiny_store: Path, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class JoinedStore(Store):
         self.path = first.path
         self._of = {joined_key(s.name, k): (s, k) for s in self.stores for k in s.keys}
         self._channels: dict[str, str] = {}  # lower-case name -> name, in the order of the rows
+        self._places: dict[str, NDArray[np.float64]] = {}  # lower-case name -> (3,), of the first recording with it
         self._shared: frozenset[str] = frozenset()
         self._rows: dict[str, NDArray[np.int64]] = {}
         self._check_eeg()
@@ -111,7 +112,7 @@ class JoinedStore(Store):
             return replace(info, key=key)
         rows = self._source_rows(key)  # (C,)
         masked = {n.lower() for n in info.masked}
-        positions = np.zeros((len(rows), 3))  # (C, 3)
+        positions = np.stack([self._places[n] for n in self._channels])  # (C, 3)
         positions[rows >= 0] = info.positions[rows[rows >= 0]]  # (C', 3)
         gone = [n for at, n in zip(rows, self._channels, strict=True) if at < 0 or n in masked or n not in self._shared]
         called = {n.lower(): n for n in self._channels.values()}
@@ -169,7 +170,7 @@ class JoinedStore(Store):
         Raises
         ------
         UserError
-            If no trial of a study holds `target`, or any of `modalities`.
+            If no trial of a study holds `target`, or any of `modalities`; or the studies share no class of it.
         """
         for store in self.stores:
             has = [m for m in modalities if store.trials[f"has_{m}"].any()]
@@ -187,6 +188,14 @@ class JoinedStore(Store):
                         f"target '{target}': {store.name} has no {name}; both studies have "
                         f"{', '.join(sorted(both)) or 'none'}: give one as --target"
                     )
+        if target in self.trials and f"rating_{target}" not in self.trials:
+            one, two = ({str(v).strip() for v in s.trials[target].dropna()} - {""} for s in self.stores)
+            if not one & two:
+                raise UserError(
+                    f"target '{target}': {self.stores[0].name} has the classes {', '.join(sorted(one))} and "
+                    f"{self.stores[1].name} {', '.join(sorted(two))}: expected some that both have; name them alike "
+                    "before 'milmer prepare', or give another --target"
+                )
 
     def _at(self, row: int) -> tuple[Store, int]:
         own = row - self._first_of_second
@@ -207,6 +216,8 @@ class JoinedStore(Store):
             infos = [store.recording(k) for k in store.keys]
             lists.append({n.lower(): n for info in infos for n in info.names})
             for info in infos:
+                for name, place in zip(info.names, info.positions, strict=True):
+                    self._places.setdefault(name.lower(), place)
                 twice = [n for n, count in Counter(n.lower() for n in info.names).items() if count > 1]
                 if twice:
                     raise UserError(
