@@ -10,6 +10,7 @@ import numpy as np
 
 from milmer.evaluation import chance as luck
 from milmer.evaluation.calibration import calibrated
+from milmer.evaluation.coded import PARTS
 from milmer.evaluation.intervals import FEWEST, jackknife, scale_of, two_way
 from milmer.evaluation.metrics import (
     LESS_IS_BETTER,
@@ -21,7 +22,7 @@ from milmer.evaluation.metrics import (
     from_statistics,
     statistics_of,
 )
-from milmer.evaluation.predictions import HIGH, LEVELS, PARTS, Rows, by_subject, tables, target_of, trial_level
+from milmer.evaluation.predictions import HIGH, LEVELS, Rows, by_subject, tables, target_of, trial_level
 from milmer.evaluation.ratings import rating_rows
 from milmer.evaluation.statistics import chance_level, left_out, left_tables, p_value, places
 
@@ -106,7 +107,7 @@ def figures(
     for number, table in enumerate(all_):
         rng = np.random.default_rng([config.seed, number])
         first += _score(table, config, protocol, classes, nulls, rng, target)
-        first += _subjects(table, config, protocol, classes, nulls, target)
+        first += _subjects(table, config, classes, nulls, target)
     for number, table in enumerate(t for t in all_ if t.part == judged):
         for at, dimension in enumerate(HIGH if target == "valence-arousal" else ()):
             rng = np.random.default_rng([config.seed, number, at, 2])
@@ -211,7 +212,6 @@ def _score(
 def _subjects(
     table: Rows,
     config: Evaluation,
-    protocol: str,
     classes: Sequence[str],
     nulls: Mapping[NullKey, Floats],
     target: str,
