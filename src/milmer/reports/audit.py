@@ -140,12 +140,10 @@ def _protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
         "excess_interval": _points_interval(permuted),
         "excess_from": _pair(permuted.get("score"), permuted.get("base"), "for"),
         "film": words.number(film.get("score")) if film else "",
-        "film_chance": f"chance {words.number(film.get('chance'))}, {_p(film.get('p'))}" if film else "",
+        "film_chance": _beside(film),
         "observed": words.number(observed.get("score")) if observed else "",
         "observed_interval": words.interval(observed) if observed else "",
-        "observed_chance": f"chance {words.number(observed.get('chance'))}, {_p(observed.get('p'))}"
-        if observed
-        else "",
+        "observed_chance": _beside(observed),
         "folds": [(f["fold"], words.number(f["score"]), f["n"]) for f in observed.get("folds") or []],
         "how": [h for h in (permuted.get("how"), film.get("how"), observed.get("how")) if h],
         "notes": [str(n) for n in entry.get("notes") or []],
@@ -248,8 +246,11 @@ def _points_interval(found: Mapping[str, Any]) -> str:
     return f"[{words.number(100 * found['low'], 1)}, {words.number(100 * found['high'], 1)}]"
 
 
-def _p(value: Any) -> str:
-    return words.p_words(value).replace(" ", "\u00a0")
+def _beside(found: Mapping[str, Any]) -> str:
+    """Write ``chance 0.25, p = 0.012``, as far as it is known."""
+    parts = [] if found.get("chance") is None else [f"chance {words.number(found['chance'])}"]
+    parts += [] if found.get("p") is None else [words.p_words(found["p"])]
+    return ", ".join(parts).replace(" ", "\u00a0").replace(",\u00a0", ", ")
 
 
 def _pair(one: Any, other: Any, between: str) -> str:

@@ -201,3 +201,17 @@ def test_torcheeg_example(tmp_path: Path) -> None:
     assert clips["verdict"] == "leaky" and clips["observed"]["score"] > 0.85
     assert trials["verdict"] == "clean" and trials["observed"]["score"] < 0.65
     assert (tmp_path / "audit_clips" / "audit.html").exists()
+
+
+def test_from_the_command_line(made: dict[str, Any]) -> None:
+    from typer.testing import CliRunner
+
+    from milmer.cli import app
+
+    path = made["path"]
+    folder = deal(path / "f", made["info"], made["trials"])
+    tables = ["audit", "--metadata", str(path / "info.csv"), "--splits", str(folder), "--out", str(path / "out")]
+    assert CliRunner().invoke(app, tables).exit_code == 0
+    assert json.loads((path / "out" / "audit.json").read_text())["protocols"][0]["protocol"] == "trial"
+    assert CliRunner().invoke(app, [*tables, "--protocol", "subject"]).exit_code == 0
+    assert json.loads((path / "out" / "audit.json").read_text())["protocols"][0]["verdict"] == "leaky"
