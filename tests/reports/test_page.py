@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -278,6 +279,31 @@ def test_what_is_no_run_is_refused(make: Callable[..., Any], tmp_path: Path) -> 
     (made.run / "predictions.parquet").unlink()
     with pytest.raises(UserError, match="expected a finished run"):
         write_report(made.run)
+    record = json.loads((made.run / "run.json").read_text())
+    record["failed"] = [{"what": "fold 2 of 3", "folder": "folds/1", "reason": "out of memory"}]
+    (made.run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"fold 2 of 3: out of memory.*--resume"):
+        write_report(made.run)
+
+
+def test_folds_have_the_names_that_their_splits_have(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    table = pd.DataFrame({"fold": [0, 0, 1, 2, -1], "name": ["subjects 1", "subjects 1", "<b>two</b>", "", ""]})
+    table.assign(part="train", row=range(5)).to_parquet(made.run / "splits.parquet", index=False)
+    assert read_run(made.run, pictures=False).fold_names == {0: "subjects 1", 1: "<b>two</b>"}
+    page = Page(write_report(made.run))
+    assert "Fold 1, subjects 1." in page.text and "Fold 2, <b>two</b>." in page.text and "Fold 3. " in page.text
+    (made.run / "splits.parquet").write_bytes(b"broken")
+    assert "Fold 1. " in Page(write_report(made.run)).text
+
+
+def test_seeds_are_counted_once(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    table = pd.read_parquet(made.run / "predictions.parquet")
+    pd.concat([table, table.assign(seed=1)]).to_parquet(made.run / "predictions.parquet", index=False)
+    page = Page(write_report(made.run))
+    assert "24 trials, 96 windows of 3 s" in page.text and "Seeds 0, 1 (training)" in page.text
+    assert "(192 answers of 2 seeds)" in page.text
 
 
 def test_reports_need_no_torch() -> None:

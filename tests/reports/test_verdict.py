@@ -51,6 +51,9 @@ def test_the_audits_verdict_stands_right_under_the_headline(make: Callable[..., 
     ):
         assert said in page.text, said
     assert "milmer audit " not in page.text.split("By milmer audit")[0]  # nothing more to type
+    assert '<div class="headline ">' in page.source  # green is for honest figures only
+    audited(made.run, protocol="trial", verdict="clean", sentence="Nothing was found.")
+    assert '<div class="headline above">' in Page(write_report(made.run)).source
 
 
 def test_without_an_audit_the_split_is_told_and_what_to_type(make: Callable[..., Any]) -> None:

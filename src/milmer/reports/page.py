@@ -117,6 +117,8 @@ def _content(run: Run, others: Sequence[Run], show_faces: bool) -> dict[str, Any
 
     maps = guard(lambda: brain.scalp_maps(run), {"fault": "not readable"})
     main = run.metric("macro_f1", run.levels[0])
+    audit = verdict.audit_verdict(run)
+    honest = run.part == "test" and audit["kind"] not in ("leaky", "confounded")
     return {
         "title": f"{record.get('study', 'Study')}: {_target(run)}",
         "kind": record.get("kind", "evaluate"),
@@ -125,9 +127,9 @@ def _content(run: Run, others: Sequence[Run], show_faces: bool) -> dict[str, Any
         "leaky": run.leaky,
         "facts": _facts(run),
         "headline": [*words.headline(run), *verdict.claims(run)],
-        "audit": verdict.audit_verdict(run),
+        "audit": audit,
         # Green is for honest figures only.
-        "verdict": "" if run.leaky or run.part != "test" else words.verdict(main),
+        "verdict": words.verdict(main) if honest else "",
         "banners": words.banners(run),
         "classes": run.classes,
         "levels": run.levels,
