@@ -211,9 +211,10 @@ def test_names_are_as_short_as_they_can_be_and_a_run_is_named_once(tmp_path: Pat
 
 def test_differences_of_configuration_and_split_are_told(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", predictions(), split_hash="aa", settings={"model": {"fusion": {"method": "deepcca"}}})
-    found = compare([a, write_run(tmp_path / "b", predictions(0.3), split_hash="bb")])
+    found = compare([a, write_run(tmp_path / "b", predictions(0.3), split_hash="bb", fingerprint="1")])
     assert found.settings == {"model.fusion.method": ["deepcca", "transformer"]}
     assert any(note.startswith("Splits differ") for note in found.notes)
+    assert any(note.startswith("Stores differ") for note in found.notes)
 
 
 def test_whole_comparisons_of_equal_models_raise_few_alarms(tmp_path: Path) -> None:

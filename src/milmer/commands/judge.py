@@ -156,8 +156,9 @@ def _show_plan(found: Plan) -> None:
     from rich.table import Table
 
     sessions = f" x {found.sessions} sessions" if found.sessions > 1 else ""
+    stimuli = "1 stimulus" if found.stimuli == 1 else f"{found.stimuli} stimuli"
     console.say(
-        f"{found.subjects} subjects x {found.stimuli} stimuli{sessions} = {found.trials} trials, "
+        f"{found.subjects} subjects x {stimuli}{sessions} = {found.trials} trials, "
         f"chance {100 * found.chance:.3g} %, power {100 * found.power:.3g} %, tests at {100 * found.alpha:.3g} %"
     )
     table = Table(title="smallest difference that is found, in points", title_justify="left", box=None, padding=(0, 1))

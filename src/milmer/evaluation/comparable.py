@@ -41,6 +41,8 @@ class Candidate:
         The run's configuration, one level deep: ``"model.fusion.method": "transformer"``.
     split : str
         Hash of the split; empty where the run has none.
+    store : str
+        Fingerprint of the store; empty where the run has none.
     test : DataFrame
         Labelled test rows of all seeds; study and session never missing.
     """
@@ -53,6 +55,7 @@ class Candidate:
     classes: tuple[str, ...]
     settings: Mapping[str, Any]
     split: str
+    store: str
     test: pd.DataFrame
 
     @property
@@ -121,6 +124,7 @@ def _read(path: Path, name: str) -> Candidate:
         classes=classes,
         settings=settings,
         split=str(record.get("split_hash") or ""),
+        store=str(record.get("fingerprint") or ""),
         test=test,
     )
 

@@ -366,6 +366,8 @@ def _notes(
         )
     if "evaluation.scope" in differ:
         notes.append("Scope differs: one was trained on all subjects together, the other on each alone.")
+    if len({run.store for run in runs if run.store}) > 1:
+        notes.append("Stores differ: the same trials were prepared otherwise, and that is part of any difference.")
     splits = {run.split for run in runs if run.split}
     if len({(r.protocol, r.budget) for r in runs}) == 1 and (len(splits) > 1 or any(k in differ for k in SPLIT_KEYS)):
         notes.append("Splits differ: runs were trained on other trials, and part of a difference may be that.")

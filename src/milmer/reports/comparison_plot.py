@@ -142,7 +142,7 @@ def _differences(result: Comparison) -> Figure:
     word = "Inflation between protocols" if result.across else f"{_capital(result.figure)} of two runs"
     better = "lower is better" if result.figure in LESS_IS_BETTER else "higher is better"
     first, second = (f"{i + 1} is {_label(result, i, 38)}" for i in (pair.first, pair.second))
-    names = _plain(f"{first}, {second}; {better}.")
+    names = _plain(f"{first}, {second}{'' if result.across else f'; {better}'}.")
     _title(figure, height, word, caption(result), names)
     return figure
 
@@ -156,7 +156,7 @@ def _slope(axes: Axes, result: Comparison, a: Floats, b: Floats) -> None:
     first, second = result.main[0].first + 1, result.main[0].second + 1
     axes.set_xticks([0, 1], [str(first), str(second)], fontsize=10.5)
     axes.set_xlim(-0.18, 1.18)
-    axes.set_xlabel(f"black: mean; blue: {first} is better", color=SOFT, fontsize=8.5)
+    axes.set_xlabel(f"black: mean; blue: {first} is ahead", color=SOFT, fontsize=8.5)
     axes.set_ylabel(figure_word(result.figure), color=SOFT, fontsize=9)
     _dress(axes, "y")
 
