@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accept_believed import alarms, film, leaks
 from accept_family import attention, fusion, joint, knows_faces, pretraining, published
 from accept_parts import JOBS, MILMER, STUDY, evaluated, figure, made, measure, milmer
 
@@ -91,6 +92,9 @@ CHECKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "joint": joint,
     "published": published,
     "pretraining": pretraining,
+    "leaks": leaks,
+    "film": film,
+    "alarms": alarms,
 }
 
 
