@@ -12,7 +12,7 @@ from tests.reports.test_page import Page
 
 from milmer.reports.page import write_report
 from milmer.reports.reading import Run, read_run
-from milmer.reports.verdict import audit_verdict, claims, guard_rows, structure
+from milmer.reports.verdict import audit_verdict, claims, gain, guard_rows, structure
 
 
 def audited(run: Path, **entry: Any) -> None:
@@ -105,18 +105,20 @@ def of(run: Run, **keys: Any) -> Run:
 def test_claims_beyond_chance(run: Run) -> None:
     plain = replace(run, metrics=[{k: v for k, v in r.items() if k in OLD} for r in run.metrics])
     assert claims(plain) == []
-    (gain,) = claims(of(plain, no_signal=0.41, gain=0.12, gain_low=0.02, gain_high=0.22))
-    assert "one gets 0.41" in gain and "a gain of 0.12 [0.02, 0.22]; its interval excludes 0" in gain
-    (gain,) = claims(of(plain, no_signal=0.41, gain=0.12, gain_low=-0.02, gain_high=0.26))
-    assert "not shown to be more than nothing" in gain
-    (gain,) = claims(of(plain, no_signal=0.41, gain=0.12, gain_low=None, gain_high=None))
-    assert "too few subjects" in gain
+    assert gain(plain) == ""
+    said = gain(of(plain, no_signal=0.41, gain=0.12, gain_low=0.02, gain_high=0.22))
+    assert said.startswith("Gain over no signal 0.12 [0.02, 0.22]: ") and said.endswith("; its interval excludes 0.")
+    assert "one gets 0.41, this model" in said
+    said = gain(of(plain, no_signal=0.41, gain=0.12, gain_low=-0.02, gain_high=0.26))
+    assert "not shown to differ from nothing" in said
+    said = gain(of(plain, no_signal=0.91, gain=-0.12, gain_low=-0.22, gain_high=-0.02))
+    assert "the model does worse than that" in said
+    assert "too few subjects" in gain(of(plain, no_signal=0.41, gain=0.12, gain_low=None, gain_high=None))
     (new,) = claims(of(plain, low_new=0.3, high_new=0.9, interval_new_how="3 subjects, 8 stimuli"))
     assert "[0.30, 0.90] (macro-F1 of trials; 3 subjects, 8 stimuli)" in new
     leaky = replace(plain, record={**plain.record, "protocol": "window"})
     assert claims(of(leaky, low_new=0.3, high_new=0.9)) == []
-    (gain,) = claims(of(leaky, no_signal=0.41, gain=0.12, gain_low=0.02, gain_high=0.22))
-    assert "a gain of a leaky protocol of 0.12" in gain
+    assert gain(of(leaky, no_signal=0.41, gain=0.12)).startswith("Gain of a leaky protocol over no signal 0.12")
     (spread,) = claims(of(plain, seeds=3, seed_sd=0.0123))
     assert "Over 3 seeds of training: standard deviation 0.012" in spread
 
@@ -125,6 +127,17 @@ OLD = (
     *("name", "level", "part", "protocol", "subject", "value", "low", "high", "interval_how", "n", "n_of", "chance"),
     *("chance_high", "p", "chance_how", "majority", "seed"),
 )
+
+
+def test_the_gain_stands_right_after_the_first_sentence(make: Callable[..., Any]) -> None:
+    made = make(modalities=("face",))
+    rows = json.loads((made.run / "metrics.json").read_text())
+    for row in rows:
+        row |= {"no_signal": 0.31, "gain": 0.2, "gain_low": 0.1, "gain_high": 0.3}
+    (made.run / "metrics.json").write_text(json.dumps(rows))
+    text = Page(write_report(made.run)).text
+    first, said, chance = (text.index(x) for x in ("Macro-F1 0.", "Gain over no signal 0.20", "That is above chance"))
+    assert first < said < chance
 
 
 def test_metrics_of_an_older_run_still_give_a_page(make: Callable[..., Any]) -> None:

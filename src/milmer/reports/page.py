@@ -127,6 +127,7 @@ def _content(run: Run, others: Sequence[Run], show_faces: bool) -> dict[str, Any
         "leaky": run.leaky,
         "facts": _facts(run),
         "headline": [*words.headline(run), *verdict.claims(run)],
+        "gain": verdict.gain(run),
         "audit": audit,
         # Green is for honest figures only.
         "verdict": words.verdict(main) if honest else "",

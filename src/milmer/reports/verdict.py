@@ -177,25 +177,33 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
+def gain(run: Run) -> str:
+    """Say what the model adds to a predictor that uses no signal; empty where stimuli are not shared, or unknown."""
+    row = _with(run, "gain")
+    if row is None or row.get("no_signal") is None:
+        return ""
+    low, high = row.get("gain_low"), row.get("gain_high")
+    if low is None or high is None:
+        what = "too few subjects for an interval"
+    elif float(low) <= 0 <= float(high):
+        what = "not shown to differ from nothing"
+    else:
+        what = "its interval excludes 0" if float(row["gain"]) > 0 else "the model does worse than that"
+    leaky = " of a leaky protocol" if run.leaky else ""
+    reach = interval({"low": low, "high": high})
+    return (
+        f"Gain{leaky} over no signal {number(row['gain'])} {reach}".rstrip() + f": from the ratings that other "
+        f"subjects gave the same stimulus one gets {number(row['no_signal'])}, this model {number(row['value'])} "
+        f"({_what(row)}); {what}."
+    )
+
+
 def claims(run: Run) -> list[str]:
-    """Return what the main figure is worth beyond chance: against no signal, for new stimuli, over seeds.
+    """Return what the main figure is worth for new stimuli and over seeds.
 
     Empty where the metrics say nothing of it, as in older runs.
     """
     found = []
-    leaky = " of a leaky protocol" if run.leaky else ""
-    row = _with(run, "gain")
-    if row is not None:
-        what = "its interval excludes 0" if _excludes(row) else "not shown to be more than nothing"
-        if row.get("gain_low") is None:
-            what = "too few subjects for an interval"
-        reach = interval({"low": row.get("gain_low"), "high": row.get("gain_high")})
-        found.append(
-            f"Without any signal, from the ratings that other subjects gave the same stimulus, one gets "
-            f"{number(row['no_signal'])} where this model gets {number(row['value'])} ({_what(row)}): a gain{leaky} of "
-            f"{number(row['gain'])} {reach}".rstrip()
-            + f"; {what}."
-        )
     row = _with(run, "low_new")
     if row is not None and row.get("high_new") is not None and not run.leaky:  # what is leaked is no claim about others
         reach = interval({"low": row["low_new"], "high": row["high_new"]})
@@ -219,11 +227,6 @@ def _with(run: Run, key: str) -> Mapping[str, Any] | None:
             if row is not None and row.get(key) is not None:
                 return row
     return None
-
-
-def _excludes(row: Mapping[str, Any]) -> bool:
-    low, high = row.get("gain_low"), row.get("gain_high")
-    return low is not None and high is not None and not (float(low) <= 0 <= float(high))
 
 
 def _what(row: Mapping[str, Any]) -> str:
