@@ -195,6 +195,7 @@ class _Run:
         record["failed"] = told
         if failed:
             record["complete"] = False
+            record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - self.begun, 1)
         write_json(self.out / "run.json", record)
         if not failed:
             return

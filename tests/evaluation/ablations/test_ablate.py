@@ -266,9 +266,9 @@ def test_a_fit_that_failed_is_a_reason_without_words_of_another_command(
         ablate(Store(tiny_store), config(), "selection", tmp_path / "run", cells=["mean"])
 
 
-def test_figures_equal_scikit_learns_on_the_predictions(fake: Fake, tiny_store: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    found = ablate(Store(tiny_store), config(), "balancing", out, cells=["16-queries", "32-queries"], seeds=[0, 1, 2])
+def test_figures_equal_scikit_learns_on_the_predictions(fake: Fake, tmp_path: Path) -> None:
+    out, six = tmp_path / "run", make_store(tmp_path / "store", subjects=6)  # the fewest that have an interval
+    found = ablate(Store(six), config(), "balancing", out, cells=["16-queries", "32-queries"], seeds=[0, 1, 2])
     rows = pd.read_parquet(out / "predictions.parquet")
     table = pd.read_csv(out / "table.csv").set_index("cell")
     assert len(found[0].rows) == 2 and found[0].reference == "16-queries"
@@ -297,7 +297,7 @@ def test_figures_equal_scikit_learns_on_the_predictions(fake: Fake, tiny_store: 
         assert table.loc["32-queries", f"{name}_difference"] == pytest.approx(gap)
         assert table.loc["32-queries", f"{name}_difference_low"] <= gap
     assert table.loc["16-queries", PAPER_COLUMN] == 93.84
-    assert table.loc["16-queries", "n_window"] == 128 and table.loc["16-queries", "n_trial"] == 32
+    assert table.loc["16-queries", "n_window"] == 192 and table.loc["16-queries", "n_trial"] == 48
 
 
 def _rows(y: np.ndarray, right: np.ndarray, subjects: int, trials: int, windows: int) -> pd.DataFrame:
