@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
@@ -264,9 +263,11 @@ def _probed(
     if permuted is not None:
         how = f"labels permuted between the trials of each subject, {permuted.n} times, under the folds as given"
         permuted = replace(permuted, how=f"{permuted.how.partition(';')[0]}; {how}; against guessing")
-    # Where no film is on two sides none can be recognised. (There the exchange of films would not be like the split.)
-    shared = any(o["kind"] == "stimulus" and o["shared"] for o in evidence.overlaps)
-    film = stimulus_scores(probe, units, splits, nulls=FILM_NULLS, seed=seed) if shared else None
+    # A film on one side only cannot be recognised. Within subjects: who it is must not tilt the exchange of films.
+    film = None
+    if any(o["kind"] == "stimulus" and o["shared"] for o in evidence.overlaps):
+        probe = make_probe(standardised(values[kept], within=units.person))
+        film = stimulus_scores(probe, units, splits, nulls=FILM_NULLS, seed=seed)
     labels = trial_labels(y[kept], units.trial, width)  # (T,)
     _, first = np.unique(units.trial, return_index=True)
     film_p = association(labels, units.stimulus[first], units.person[first], seed=seed) if film is not None else 1.0
@@ -392,8 +393,4 @@ def _source(*files: Path | None) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("milmer", "numpy", "pandas", "scipy", "pyarrow"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    return {name: importlib.metadata.version(name) for name in ("milmer", "numpy", "pandas", "scipy", "pyarrow")}
