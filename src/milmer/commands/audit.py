@@ -63,20 +63,7 @@ def audit(
                 if metadata is None or splits is None:
                     lacking = "--metadata" if metadata is None else "--splits"
                     raise UserError(f"audit: found no {lacking}, expected --metadata and --splits together; add it")
-                from milmer.evaluation.audit.external import audit_tables
-
-                claimed = protocol[0] if protocol else None
-                found = audit_tables(
-                    metadata,
-                    splits,
-                    predictions,
-                    features,
-                    out,
-                    progress=progress,
-                    protocol=claimed,
-                    target=target,
-                    threshold=threshold,
-                )
+                found = _tables((metadata, splits, predictions, features), arguments, progress)
             else:
                 if store is None:
                     raise UserError("audit: found no store, expected 'milmer audit STORE' or --metadata with --splits")
@@ -105,19 +92,10 @@ def _tables(files: tuple[Path, Path, Path | None, Path | None], arguments: dict[
 
     from milmer.evaluation.audit.external import audit_tables
 
-    options: dict[str, Any] = {}
-    protocol, target, threshold = (arguments[name] for name in ("protocol", "target", "threshold"))
-    if protocol:
-        if len(protocol) > 1:
-            raise UserError(f"--protocol: found {len(protocol)} of them, expected one: what the splits claim to be")
-        options["protocol"] = protocol[0]
-    if target is not None:
-        options["target"] = target
-    if threshold is not None:
-        try:
-            options["threshold"] = float(threshold)
-        except ValueError:
-            raise UserError(f"--threshold {threshold}: expected a number for tables") from None
+    claimed, target, threshold = (arguments[name] for name in ("protocol", "target", "threshold"))
+    if claimed and len(claimed) > 1:
+        raise UserError(f"--protocol: found {len(claimed)} of them, expected one: what the splits claim to be")
+    options = {"protocol": claimed[0] if claimed else None, "target": target, "threshold": threshold}
     with threadpool_limits(1):
         return audit_tables(*files, arguments["out"], progress=progress, **options)
 

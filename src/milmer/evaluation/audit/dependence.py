@@ -22,6 +22,7 @@ Splitter = Callable[[Ints, int], "Sequence[Split]"]
 RULES = (*NAMES, "both together")
 DRAWS = (12, 48)  # permuted labels: first look, and all where the first look is not plainly clean
 CONFIRM = 0.05  # below it labels drawn for each trial on its own must say the same
+PLAIN = 1e-7  # found beyond doubt at the first look: that adds no more than this to the chance of a false alarm
 LOOK_AGAIN = 0.2  # stopping early only where nothing is found cannot raise false alarms
 FILM_DRAWS = 12  # random labels of the stimuli, averaged
 FILM_NULLS = (39, 4999)  # names of stimuli permuted: first look, and at most
@@ -128,13 +129,10 @@ def permuted_scores(
     """Score the probe on labels permuted between the trials of each person: nothing true is left to find.
 
     Under a protocol that holds out what it says, such labels cannot be foretold: given the features, each draw of
-    labels is a fresh experiment of expectation ``1 / classes``, and a t-test over draws of (score - base) is valid for
-    these features and this way of splitting. An excess must hold against the base *and* against guessing, for a base
-    may itself fall below chance where its splits are uneven.
-
-    Permuted labels of one person know of one another: who has one trial of each class gives the second away with the
-    first. So what is found in them must be found again in labels drawn for each trial on its own, under splits made
-    without them; p is the larger of both.
+    labels is a fresh experiment, and a t-test over draws of (score - base) is valid for these features and this way of
+    splitting. But permuted labels of one person know of one another: who has one trial of each class gives the second
+    away with the first. So what is found in them must be found again in labels drawn for each trial on its own, under
+    splits made without them, where every honest protocol's expectation is ``1 / classes`` exactly; p is the larger.
 
     Parameters
     ----------
@@ -168,8 +166,8 @@ def permuted_scores(
     drawn[:, known] = permuted_labels(of_trial[known], owner[known], draws[1], rng)  # (R, T')
     fresh = np.where(of_trial >= 0, rng.integers(0, k, drawn.shape), -1)  # (R, T)
 
-    def tried(values: Ints, again: bool, first: int) -> tuple[Floats, Floats, Floats, int]:
-        scores, bases, chances, fits = [], [], [], 0
+    def tried(values: Ints, again: bool, first: int) -> tuple[Floats, Floats, int]:
+        scores, bases, fits = [], [], 0
         for r, row in enumerate(values):
             now = np.where(labels >= 0, row[units.trial], -1)  # (n,)
             made_for = labels if again else now
@@ -183,13 +181,14 @@ def permuted_scores(
                 fits += len(others)
             scores.append(score)
             bases.append(base)
-            chances.append(chance)
-            if r + 1 == first and _tested(np.array(scores), np.array(bases), np.array(chances))[0] > LOOK_AGAIN:
-                break
-        return np.array(scores), np.array(bases), np.array(chances), fits
+            if r + 1 == first:
+                sofar = _tested(np.array(scores), np.array(bases))[0]
+                if sofar > LOOK_AGAIN or sofar < PLAIN:
+                    break
+        return np.array(scores), np.array(bases), fits
 
-    score, base, chance, fits = tried(drawn, False, draws[0])  # (R, 3), (R, 3), (R,)
-    p, rule = _tested(score, base, chance)
+    score, base, fits = tried(drawn, False, draws[0])  # (R, 3), (R, 3)
+    p, rule = _tested(score, base)
     if p <= CONFIRM:
         *own, more = tried(fresh, True, draws[0])
         p, fits = max(p, _tested(*own)[0]), fits + more
@@ -199,16 +198,16 @@ def permuted_scores(
     against = "the protocol trial with as many folds" if base_of is not None else "guessing"
     how = (
         f"probe: {RULES[rule]}; labels permuted between the trials of each subject, {n} times, each split anew; "
-        f"against {against}, and against guessing; t-test over the draws, for two rules; what is found must be found "
-        "in labels drawn for each trial on its own too"
+        f"against {against}; t-test over the draws, for two rules; what is found must be found in labels drawn for "
+        "each trial on its own too"
     )
     means = float(score[:, rule].mean()), float(base[:, rule].mean())
     return Permuted(*means, mean, mean - half, mean + half, p, n, fits, how, tuple(score[:, 2].tolist()))
 
 
-def _tested(score: Floats, base: Floats, chance: Floats) -> tuple[float, int]:
+def _tested(score: Floats, base: Floats) -> tuple[float, int]:
     """Smallest p over the probe's two rules times two, and the rule that has it."""
-    tries = [max(_t_test(score[:, i] - base[:, i]), _t_test(score[:, i] - chance)) for i in range(len(NAMES))]
+    tries = [_t_test(score[:, i] - base[:, i]) for i in range(len(NAMES))]
     best = int(np.argmin(tries))
     return min(1.0, 2 * tries[best]), best
 

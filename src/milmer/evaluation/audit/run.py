@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import platform
 import time
@@ -65,7 +66,7 @@ class Study:
     x: Floats
     modality: Ints | None = None
     seed: int = 0
-    fits: int = field(default=0, init=False)
+    _dealt: dict[tuple[int | None, int, bytes], list[Split]] = field(default_factory=dict, init=False, repr=False)
 
     @functools.cached_property
     def units(self) -> Units:
@@ -93,8 +94,13 @@ class Study:
         return np.unique(self.units.trial, return_index=True)[1].astype(np.int64)
 
     def split(self, protocol: str, y: Ints, folds: int | None, seed: int) -> list[Split]:
-        """Split the rows by a protocol."""
-        return make_splits(self.rows, y, protocol, folds, self.seed + seed)
+        """Split the rows by a protocol; whole trials are dealt once, for every protocol is compared with them."""
+        if protocol != "trial":
+            return make_splits(self.rows, y, protocol, folds, self.seed + seed)
+        key = (folds, seed, hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=16).digest())
+        if key not in self._dealt:
+            self._dealt[key] = make_splits(self.rows, y, protocol, folds, self.seed + seed)
+        return self._dealt[key]
 
 
 def audit_study(
@@ -151,11 +157,15 @@ def case_of(study: Study, protocol: str, folds: int | None = None) -> Case:
     if protocol == "subject" and people >= 3:
         folds = min(folds or DEFAULT_FOLDS, people)
 
+    made: list[int] = []  # how many fits the protocol takes: the same for all labels
+
     def splits(y: Ints, seed: int) -> list[Split]:
-        return study.split(protocol, y, folds, seed)
+        found = study.split(protocol, y, folds, seed)
+        made[:] = [len(found)]
+        return found
 
     def base(y: Ints, seed: int) -> list[Split]:
-        count = len(splits(y, seed))
+        count = made[0] if made else len(splits(y, seed))
         if protocol == "subject-and-stimulus":
             count = int(np.sqrt(count) + 0.5)
         return study.split("trial", y, max(3, min(count, int(study.units.trial.max()) + 1)), seed)
@@ -247,7 +257,11 @@ def audit_store(
     """
     from threadpoolctl import threadpool_limits
 
+    from milmer.evaluation.audit.of_runs import check_run
+
     wanted = _wanted(protocols)
+    for run in runs:
+        check_run(run, store)
     _make_folder(out)
     with threadpool_limits(1):  # thousands of small products: threads would only wait for each other
         return _audit(store, config, out, runs, wanted if protocols else _allowed(store, wanted), progress)
@@ -260,13 +274,11 @@ def _allowed(store: Store, wanted: tuple[str, ...]) -> tuple[str, ...]:
 def _audit(
     store: Store, config: Config, out: Path, runs: Sequence[Path], wanted: tuple[str, ...], progress: Progress
 ) -> dict[str, Any]:
-    from milmer.evaluation.audit.of_runs import audit_run, check_run
+    from milmer.evaluation.audit.of_runs import audit_run
     from milmer.labels import make_labels
     from milmer.store import write_json
 
     begun = time.monotonic()
-    for run in runs:
-        check_run(run, store)
     features = window_features(store, config.data, progress)
     labels = make_labels(
         features.table, config.data.target, config.data.threshold, store.info.get("rating_ranges") or None
