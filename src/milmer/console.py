@@ -139,7 +139,11 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     if first.get("chance_how"):
         say(f"chance: {first['chance_how']}")
     if first.get("above") is not None:
-        say(f"above: from here on a figure differs from chance at 5 % ({first.get('above_how')})")
+        hows = {str(f["name"]): str(f.get("above_how")) for f in main}  # accuracy may go by another rule than the rest
+        said = hows.get("accuracy", "")
+        rest = next((how for name, how in hows.items() if name != "accuracy" and how != said), "")
+        how = f"accuracy: {said}; others: {rest}" if rest else said
+        say(f"above: from here on a figure differs from chance at 5 % ({how})")
     if all(f.get("gain") is None for f in main):
         say("gain over no signal: not known, training had no other subject's rating of the tested stimuli")
     if part == "validation":
