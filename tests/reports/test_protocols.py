@@ -70,6 +70,8 @@ def test_runs_of_something_else_are_refused(runs: Made, make: Callable[..., Any]
         read_beside(honest, [other.run])
     with pytest.raises(UserError, match="label rule"):
         read_beside(replace(honest, record={**honest.record, "label_rule": "valence > 3"}), [runs[1]])
+    with pytest.raises(UserError, match="cannot be paired"):
+        read_beside(replace(honest, record={**honest.record, "study": "another"}), [runs[1]])
     with pytest.raises(UserError, match="found no run"):
         read_beside(honest, [other.store])
     assert compare_protocols(honest, []) == {}

@@ -9,6 +9,7 @@ import typer
 
 from milmer import console
 from milmer.commands.app import HELP, NEW, ROAD, app
+from milmer.errors import UserError
 from milmer.options import ConfigFile, Out, Preset, Sets, Step, resolve
 
 
@@ -34,6 +35,8 @@ def report(
             from milmer.evaluation.ablations.results import read_ablations
             from milmer.reports.ablation import write_ablation_report
 
+            if beside:
+                raise UserError(f"{run}: an ablation has no --beside; give it with a run of evaluate")
             page = write_ablation_report(run, read_ablations(run))
         else:
             page = write_report(run, show_faces=show_faces, store=store, beside=beside or ())

@@ -24,7 +24,8 @@ def read_beside(run: Run, others: Sequence[Path]) -> list[Run]:
     Raises
     ------
     UserError
-        If one has other classes or another label rule, or no test part: their figures would not be of one thing.
+        If one is of another study, has other classes or another label rule, or no test part: their figures would not
+        be of one thing.
     """
     found = []
     for path in others:
@@ -33,6 +34,12 @@ def read_beside(run: Run, others: Sequence[Path]) -> list[Run]:
             raise UserError(
                 f"{path}: has the classes {', '.join(other.classes)}, {run.path} has {', '.join(run.classes)}; put "
                 "runs of the same data.target beside each other"
+            )
+        studies = [str(r.record.get("study") or "") for r in (run, other)]
+        if all(studies) and studies[0] != studies[1]:
+            raise UserError(
+                f"{path}: is of the study “{studies[1]}”, {run.path} of “{studies[0]}”; their subjects cannot be "
+                "paired: give runs of one study"
             )
         rules = [str(r.record.get("label_rule") or "") for r in (run, other)]
         if all(rules) and rules[0] != rules[1]:
