@@ -71,7 +71,7 @@ def commands() -> list[str]:
 def test_the_readme_shows_every_step() -> None:
     verbs = [c.split()[1] for c in commands()]
     assert verbs[:5] == ["simulate", "prepare", "inspect", "evaluate", "report"]
-    assert {"train", "predict", "pretrain"} <= set(verbs) and verbs.count("prepare") == 2
+    assert {"train", "predict", "pretrain", "audit", "compare", "plan"} <= set(verbs) and verbs.count("prepare") == 2
     assert {c.split()[2] for c in commands() if c.startswith("milmer ablate")} == set(CELLS)
 
 
