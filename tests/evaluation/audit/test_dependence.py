@@ -71,6 +71,16 @@ def test_a_film_with_a_signature_confounds_what_shares_films_and_nothing_else() 
     # Permuted labels alone would call it clean: that is why films get labels of their own.
     assert found["subject"]["permuted"]["p"] > 0.001
     assert found["subject"]["stimulus"]["score"] > 0.6
+    # A film that was never seen cannot be recognised: shown, and no test.
+    assert found["subject-and-stimulus"]["stimulus"]["p"] is None
+
+
+def test_strong_films_raise_no_alarm_where_they_are_unseen() -> None:
+    """Windows of one film stand and fall together: that must not pass for a finding."""
+    for seed in range(8):
+        made = study(seed, film=1.0, follows=True)
+        entry = verdicts(made, "subject-and-stimulus")["subject-and-stimulus"]
+        assert entry["verdict"] == "clean", entry["sentence"]
 
 
 def test_a_film_that_labels_do_not_go_with_is_told_and_not_held_against_the_protocol() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milmer.evaluation.audit.probe import NAMES, Probe, predict_folds, recalls
+from milmer.evaluation.audit.units import Units, trial_labels
 from milmer.evaluation.statistics import exchangeable, permuted_labels
 
 if TYPE_CHECKING:
     from milmer.evaluation.protocols import Split
+
+__all__ = ["Film", "Permuted", "Units", "association", "permuted_scores", "stimulus_scores", "trial_labels"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,53 +69,6 @@ class Permuted:
         """Return what audit.json holds of it."""
         names = ("score", "base", "excess", "low", "high", "p", "n", "how")
         return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True)
-class Units:
-    """Which rows go together.
-
-    Parameters
-    ----------
-    person, trial : ndarray of int, shape (n,)
-        Codes of each row, from 0; a trial belongs to one person.
-    stimulus : ndarray of int, shape (n,)
-        -1 where the row does not say.
-    """
-
-    person: Ints
-    trial: Ints
-    stimulus: Ints
-
-    @staticmethod
-    def of(rows: Mapping[str, Any] | Any) -> Units:
-        """Read the columns study, subject, session, trial and stimulus of a table."""
-        from milmer.evaluation.protocols import person_codes, trial_codes
-
-        person, trial = person_codes(rows), trial_codes(rows)
-        stimulus = np.full(person.size, -1, dtype=np.int64)  # (n,)
-        if "stimulus" in rows:
-            names = np.array([_text(v) for v in np.asarray(rows["stimulus"], dtype=object)])  # (n,)
-            if "study" in rows:
-                studies = np.array([_text(v) for v in np.asarray(rows["study"], dtype=object)])  # (n,)
-                codes = np.unique(np.stack([studies, names]), axis=1, return_inverse=True)[1]
-            else:
-                codes = np.unique(names, return_inverse=True)[1]
-            stimulus[names != ""] = np.asarray(codes).reshape(-1)[names != ""]
-        person, trial = (np.unique(codes, return_inverse=True)[1] for codes in (person, trial))
-        return Units(person, trial, stimulus)
-
-
-def _text(value: Any) -> str:
-    return "" if value is None or value != value else str(value).strip()
-
-
-def trial_labels(y: ArrayLike, trial: ArrayLike, k: int) -> Ints:
-    """Label of each trial, the commonest of its rows; -1 where none has one; shape (n_trials,)."""
-    labels, of = np.asarray(y, dtype=np.int64), np.asarray(trial, dtype=np.int64)
-    known = labels >= 0
-    votes = np.bincount(of[known] * k + labels[known], minlength=(int(of.max(initial=-1)) + 1) * k).reshape(-1, k)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
 
 
 def permuted_scores(
@@ -265,6 +221,7 @@ class Film:
     n: int
     fits: int
     how: str
+    untested: str = ""  # why there is no p
 
     def record(self) -> dict[str, Any]:
         """Return what audit.json holds of it."""
@@ -288,8 +245,8 @@ def stimulus_scores(
     and Clifford 1991), which keeps p valid.
 
     Trials are taken whole, and what training has of a tested trial is left out: this asks for the film, not for the
-    trial. Where nothing is left to train on then (random windows), windows are taken as they are; the score is shown
-    without p, for a trial's own label gives its film's away.
+    trial. Only trials whose film is in training are tested. Where nothing is left by this (random windows; films that
+    are all unseen, which cannot be recognised), all is taken as it is, and the score is shown without p.
 
     Parameters
     ----------
@@ -297,7 +254,6 @@ def stimulus_scores(
         Made of the n rows.
     units : Units
     splits : sequence of Split
-        Fixed; where they depend on the stimuli (unseen films), the test is conservative.
     draws : int
         Labellings that are averaged.
     nulls : (int, int)
@@ -322,17 +278,24 @@ def stimulus_scores(
     whole = all(
         train.size >= 0.3 * np.unique(units.trial[s.train]).size for (train, _), s in zip(folds, splits, strict=True)
     )
-    row_of = np.arange(stimulus.size)  # (rows,), the trial of each row
+    row_of, untested = np.arange(stimulus.size), ""  # (rows,), the trial of each row
     if whole:
         probe = probe.averaged(units.trial)
     else:
         folds, row_of = [(s.train, s.test) for s in splits], units.trial
-        nulls = (nulls[0], nulls[0])
-    named_of = stimulus[row_of] >= 0  # (rows,)
-    folds = [(train[named_of[train]], test[named_of[test]]) for train, test in folds]
+        untested = "trials are on two sides: a film's label is found through its trial"
+    film_of = stimulus[row_of]  # (rows,)
+    folds = [(train[film_of[train] >= 0], test[film_of[test] >= 0]) for train, test in folds]
+    met = [(train, test[np.isin(film_of[test], film_of[train])]) for train, test in folds]
+    if any(test.size for _, test in met):
+        folds = met
+    else:
+        untested = untested or "no film that is tested is in training: there is none to recognise"
     folds = [(train, test) for train, test in folds if train.size and test.size]
     if not folds:
         return None
+    if untested:
+        nulls = (nulls[0], nulls[0])
     rng = np.random.default_rng([seed, 32])
     names, code = np.unique(stimulus, return_inverse=True)
     labels = rng.permuted(np.tile(np.resize([1.0, -1.0], names.size), (draws, 1)), axis=1)  # (D, stimuli)
@@ -357,8 +320,9 @@ def stimulus_scores(
         f"one random label a stimulus, {draws} times; against {values.size} exchanges of the stimuli's names among "
         "each subject's trials"
     )
-    p = float((1 + np.count_nonzero(values >= observed - 1e-12)) / (1 + values.size)) if whole else None
-    return Film(observed, float(values.mean()), p, values.size, len(folds) * draws * (1 + values.size), how)
+    p = None if untested else float((1 + np.count_nonzero(values >= observed - 1e-12)) / (1 + values.size))
+    fits = len(folds) * draws * (1 + values.size)
+    return Film(observed, float(values.mean()), p, values.size, fits, how, untested)
 
 
 def _maker(probe: Probe, train: Ints, test: Ints) -> Callable[[Floats], tuple[Floats, Ints]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milmer.evaluation.audit.dependence import Units, trial_labels
 from milmer.evaluation.audit.probe import Probe, predict_folds, recalls
+from milmer.evaluation.audit.units import Units, trial_labels
 from milmer.evaluation.intervals import mean_interval
 from milmer.evaluation.no_signal import Seen, answers
 from milmer.evaluation.statistics import permuted_labels

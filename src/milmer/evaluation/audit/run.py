@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from milmer.errors import UserError, nearest
 from milmer.evaluation.audit import dependence, inflation
 from milmer.evaluation.audit.confounds import confounds
-from milmer.evaluation.audit.dependence import Permuted, Units
+from milmer.evaluation.audit.dependence import Permuted
 from milmer.evaluation.audit.features import standardised, window_features
 from milmer.evaluation.audit.probe import Probe, make_probe
 from milmer.evaluation.audit.structure import duplicates, overlaps
+from milmer.evaluation.audit.units import Units, trial_labels
 from milmer.evaluation.audit.verdict import ALPHA, Evidence, Setting, headline, holm, judge, shown, tests_of
 from milmer.evaluation.protocol_fits import DEFAULT_FOLDS
 from milmer.evaluation.protocols import PROTOCOLS, Split, make_splits
@@ -195,8 +196,8 @@ def judged(
     for i, (evidence, more) in enumerate(measured):
         verdict, sentence = judge(evidence, setting, rejected)
         notes = []
-        if evidence.film is not None and evidence.film.p is None:
-            notes.append("trials are on two sides: a stimulus' label is found through the trial, and is not judged")
+        if evidence.film is not None and evidence.film.untested:
+            notes.append(f"labels of films are shown and not tested: {evidence.film.untested}")
         out.append(
             {
                 "protocol": evidence.protocol,
@@ -216,7 +217,7 @@ def judged(
 def setting_of(study: Study, found: Sequence[Mapping[str, Any]]) -> Setting:
     """Return what holds for the whole study: whether labels go with films, or are the recording or the subject."""
     fixed = {str(f["what"]): str(f["sentence"]) for f in found if f.get("fixed")}
-    label = dependence.trial_labels(study.y, study.units.trial, study.k)  # (T,)
+    label = trial_labels(study.y, study.units.trial, study.k)  # (T,)
     first = study.trial_rows
     p = dependence.association(label, study.units.stimulus[first], study.units.person[first], seed=study.seed)
     return Setting(p, fixed.get("recording", ""), fixed.get("subject", ""))

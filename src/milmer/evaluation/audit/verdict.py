@@ -129,6 +129,8 @@ def judge(evidence: Evidence, setting: Setting, rejected: set[Any]) -> tuple[str
         found.append("labels could not be permuted, since no subject has two")
     if film is not None:
         found.append(f"the film can be recognised ({_film(film)}), but the labels do not go with it")
+    elif evidence.film is not None and evidence.film.p is None:
+        found.append(f"no film is in both, and labels of films are not found ({evidence.film.score:.2f})")
     elif evidence.film is not None:
         found.append(f"the film is not recognised ({_film(evidence.film)})")
     return CLEAN, _sentence(found)
