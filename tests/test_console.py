@@ -16,7 +16,7 @@ Row = dict[str, object]
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     text = io.StringIO()
-    monkeypatch.setattr(console, "out", Console(file=text, width=100, highlight=False, soft_wrap=True))
+    monkeypatch.setattr(console, "out", Console(file=text, width=80, highlight=False, soft_wrap=True))
     return text
 
 
@@ -29,14 +29,15 @@ def test_each_figure_stands_beside_what_it_must_be_held_against(shown: io.String
     console.show_figures(rows)
     lines = shown.getvalue().splitlines()
     assert lines[0] == "trial protocol, test: valence-arousal"
-    for word in ("value and interval", "chance", "majority", "above", "gain over no signal"):
+    for word in ("value and interval", "chance", "majority", "above"):
         assert word in lines[1]
     # Rich fills lines to the table's width; the notes below are sentences, which a terminal wraps.
-    assert max(len(line) for line in lines[:8]) <= 100
+    assert max(len(line) for line in lines[:8]) <= 80
     first = rows[0]
     for key in ("value", "low", "high", "chance", "majority", "above"):
         assert f"{first[key]:.2f}" in lines[2]
-    assert f"{first['gain']:+.2f}" in lines[2] and "window" in lines[2]
+    assert "window" in lines[2] and "…" not in shown.getvalue()
+    assert f"gain over no signal, accuracy by window {first['gain']:+.2f}" in shown.getvalue()
     assert sum("trial " in line for line in lines[2:8]) == 3
     text = shown.getvalue()
     assert "of 288 windows, 96 trials" in text and "jackknife over 8 subjects" in text

@@ -104,7 +104,7 @@ def _log_lines(title: str) -> Progress:
 def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     """Print the main figures: value, interval, and all that a reader must hold them against, in one table.
 
-    At most 100 columns wide. A value that differs from chance is bold; what the abbreviations mean stands below.
+    At most 80 columns wide. A value that differs from chance is bold; what the abbreviations mean stands below.
     """
     main = [f for f in figures if f["name"] in ("accuracy", "balanced_accuracy", "macro_f1") and not f.get("subject")]
     main = [f for f in main if not f.get("calibrated") and f.get("target") == main[0].get("target")]
@@ -116,7 +116,7 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     name = f"{first['protocol']}{' (leaky)' if first['protocol'] == 'window' else ''} protocol, {part}"
     of = f": {first['target']}" if first.get("target") else ""
     table = Table(title=name + of, title_justify="left", box=None, padding=(0, 1))
-    for column in ("figure", "by", "value and interval", "chance", "majority", "above", "gain over no signal"):
+    for column in ("figure", "by", "value and interval", "chance", "majority", "above"):
         table.add_column(column, justify="left" if column in ("figure", "by") else "right", no_wrap=True)
     for f in main:
         value, level = f["value"], f.get("above")
@@ -129,7 +129,6 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
             _number(f.get("chance")),
             _number(f.get("majority")),
             _number(level),
-            _signed(f),
         )
     out.print(table)
     counts = dict.fromkeys(f"{f['n']} {f['n_of']}" for f in main if "n" in f)
@@ -144,8 +143,9 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
         rest = next((how for name, how in hows.items() if name != "accuracy" and how != said), "")
         how = f"accuracy: {said}; others: {rest}" if rest else said
         say(f"above: from here on a figure differs from chance at 5 % ({how})")
-    if all(f.get("gain") is None for f in main):
-        say("gain over no signal: not known, training had no other subject's rating of the tested stimuli")
+    gains = [f"{f['level']} {_signed(f)}" for f in main if f["name"] == "accuracy" and f.get("gain") is not None]
+    said = ", ".join(gains) or "not known, training had no other subject's rating of the tested stimuli"
+    say(f"gain over no signal{', accuracy by' if gains else ':'} {said}")
     if part == "validation":
         say("These are validation figures: the epoch was chosen on them. Use 'milmer evaluate' for held-out ones.")
 
@@ -156,10 +156,8 @@ def _how(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _signed(row: Mapping[str, Any]) -> str:
     """Write the gain over the predictor without a signal, with its interval."""
-    if row.get("gain") is None:
-        return "-"
     value, low, high = (f"{row[k]:+.2f}" if row.get(k) is not None else "-" for k in ("gain", "gain_low", "gain_high"))
-    return f"{value} \\[{low}, {high}]"
+    return f"{value} [{low}, {high}]"
 
 
 def _number(value: Any, digits: int = 2) -> str:
