@@ -19,7 +19,7 @@ from milmer.reports.words import count, interval, number
 
 Row = dict[str, Any]
 BINS = 10
-SIDE, LEFT, TOP, LOW = 244, 34, 10, 216  # of a picture: the square from 0 to 1 is LEFT..SIDE by TOP..LOW
+SIDE, LEFT, TOP, LOW = 244, 34, 22, 228  # of a picture: the square from 0 to 1 is LEFT..SIDE by TOP..LOW
 FIGURES = {"log_loss": "Log-loss", "brier": "Brier score", "ece": "Calibration error (ECE)"}
 
 
@@ -106,5 +106,5 @@ def _draw(bins: Sequence[Bin], text: str) -> str:
             f"<title>{count(n, 'answer')}</title></circle>"
         )
     parts.append(f'<text x="{(LEFT + SIDE) / 2}" y="{LOW + 29}" class="mid">confidence</text>')
-    parts.append(f'<text x="{LEFT + 6}" y="{TOP + 11}">share right</text>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 10}">share right</text>')
     return "".join(parts) + "</svg>"
