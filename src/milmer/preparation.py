@@ -297,7 +297,10 @@ def _open_for_writing(out: Path, info: Mapping[str, Any]) -> None:
                 f"{out / 'study.json'}: damaged, so nothing in it can be trusted; give another --out"
             ) from error
         if old["study"] != info["study"]:
-            raise UserError(f"{out}: holds a store of {old['study']}, asked for {info['study']}; give another --out")
+            raise UserError(
+                f"{out}: holds a store of {old['study']}, asked for {info['study']}; give the same --name, or another "
+                "--out"
+            )
         if old["parameters_hash"] != info["parameters_hash"]:
             differ = differences(old["parameters"], info["parameters"])
             if old["detector"] != info["detector"]:

@@ -60,8 +60,8 @@ class JoinedStore(Store):
         names = [s.name for s in self.stores]
         if names[0] == names[1]:
             raise UserError(
-                f"{first.path} and {second.path}: found the study '{names[0]}' twice, expected two studies; prepare "
-                "another one (a study given as a table has the name of the table's file)"
+                f"{first.path} and {second.path}: found the study '{names[0]}' twice, expected two studies; where "
+                "they are two, prepare one anew under another name (milmer prepare ... --name NAME)"
             )
         self.path = first.path
         self._of = {joined_key(s.name, k): (s, k) for s in self.stores for k in s.keys}

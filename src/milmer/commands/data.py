@@ -103,6 +103,10 @@ def prepare(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="deap (also simulated studies) or table (your own).")],
     root: Annotated[Path, typer.Argument(help="The study's folder; for 'table' a CSV or Parquet, one row a trial.")],
     out: Out,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What to call the study, to tell it from others; default: deap, simulated, or the table's."),
+    ] = None,
     jobs: Jobs = 1,
     band: Band = None,
     line_freq: LineFreq = None,
@@ -123,7 +127,7 @@ def prepare(
     from milmer.preparation import prepare_study
     from milmer.store import Store
 
-    opened = open_study(study, root)
+    opened = open_study(study, root, name)
     with console.progress_bar("prepare") as progress:
         done = prepare_study(opened, out, settings, jobs=jobs, progress=progress)
     console.show_warnings([f"{k}: {n}" for k, notes in sorted(done.notes.items()) for n in notes], out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,31 @@ if TYPE_CHECKING:
 STUDIES = ("deap", "table")
 
 
-def open_study(name: str, root: Path) -> Study:
+def open_study(name: str, root: Path, called: str | None = None) -> Study:
     """Open a study by the name of its layout.
+
+    Parameters
+    ----------
+    name : str
+        One of `STUDIES`.
+    root : Path
+        Its folder, or its table.
+    called : str, optional
+        What the study is called in the store and wherever its figures go; without it, as the loader calls it.
 
     Raises
     ------
     UserError
-        If there is no loader of that name.
+        If there is no loader of that name, or the study cannot be called so.
     """
+    if called is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", called):
+        raise UserError(f"--name '{called}': expected one word of letters, digits, - and _, such as lab-2")
     if name == "deap":
         from milmer.datasets.deap import DeapStudy
 
-        return DeapStudy(root)
+        return DeapStudy(root, called)
     if name == "table":
         from milmer.datasets.table import TableStudy
 
-        return TableStudy(root)
+        return TableStudy(root, called)
     raise UserError(f"study '{name}': known are {', '.join(STUDIES)}{nearest(name, STUDIES)}")

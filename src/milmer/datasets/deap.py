@@ -157,15 +157,17 @@ class DeapStudy:
     ----------
     root : Path
         The folder that holds data_preprocessed_python, face_video and metadata_csv.
+    name : str, optional
+        What the study is called; by default ``deap``, or ``simulated`` where `milmer simulate` wrote it.
 
     Raises
     ------
     UserError
-        If the folder is not of this layout.
+        If the folder is not of this layout, or a simulated study is to be called after DEAP.
 
     Notes
     -----
-    A study that `milmer simulate` wrote is called ``simulated`` wherever its figures go, never ``deap``.
+    A study that `milmer simulate` wrote is never called after DEAP, wherever its figures go.
 
     A trial's number is its place in the order of presentation, its stimulus is ``e<Experiment_id>``. The site (Twente
     for s01-s22, Geneva for the others) is given only where the table has DEAP's own 32 participants with 40 trials.
@@ -173,9 +175,15 @@ class DeapStudy:
 
     rating_ranges: Mapping[str, tuple[float, float]] = dict.fromkeys(LABELS, (1.0, 9.0)) | {"familiarity": (1.0, 5.0)}
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str | None = None) -> None:
         self.root = Path(root)
-        self.name = "simulated" if (self.root / MARKER).is_file() else "deap"
+        simulated = (self.root / MARKER).is_file()
+        if simulated and name is not None and "deap" in name.lower():
+            raise UserError(
+                f"--name {name}: {self.root} is a simulated study, whose figures must not pass for DEAP's; give "
+                "another, such as simulated-2"
+            )
+        self.name = name or ("simulated" if simulated else "deap")
         self._table = self.root / _TABLE
         self._opened: LastOpened[_Content] = LastOpened()
         _check_layout(self.root)
