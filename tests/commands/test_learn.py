@@ -51,13 +51,15 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_option_reaches_the_run(given: dict[str, Any], tiny_store: Path, tmp_path: Path) -> None:
     other, splits = other_study(tmp_path / "other", face=False), tmp_path / "splits.csv"
     words = ["--protocol", "cross-study", "--test-store", other, "--scope", "pooled", "--budget", "unlabelled:30"]
-    words += ["--seeds", 3, "--splits", splits, "--jobs", 2, "--folds", 4, "--resume"]
+    words += ["--seeds", 3, "--splits", splits, "--jobs", 2, "--resume"]
     _call("evaluate", tiny_store, "--out", tmp_path / "run", *words)
     evaluation = given["config"].evaluation
     assert (evaluation.protocol, evaluation.budget, evaluation.seeds) == ("cross-study", "unlabelled:30", 3)
-    assert (evaluation.scope, evaluation.folds) == ("pooled", 4)
+    assert (evaluation.scope, evaluation.folds) == ("pooled", None)
     assert given["test_store"].path == other and given["splits"] == splits
     assert given["jobs"] == 2 and given["resume"] is True
+    _call("evaluate", tiny_store, "--out", tmp_path / "again", "--folds", 4)
+    assert given["config"].evaluation.folds == 4
 
 
 def test_train_takes_a_protocol_and_a_budget(given: dict[str, Any], tiny_store: Path, tmp_path: Path) -> None:

@@ -349,6 +349,8 @@ def test_train_refuses_what_makes_no_one_model(small: Path, tmp_path: Path) -> N
 
 # --- folds from a file
 
+FROM_FILE = QUICK | {"evaluation.folds": None}
+
 
 def test_folds_from_a_file_are_recorded_and_resumed_with_it_only(
     small: Path, run: Path, tmp_path: Path, count: Count
@@ -358,7 +360,7 @@ def test_folds_from_a_file_are_recorded_and_resumed_with_it_only(
     rest = table[~table["row"].isin(kept["row"])].assign(fold=-1, part="unused")
     file, out = tmp_path / "mine.csv", tmp_path / "run"
     pd.concat([kept, rest]).drop(columns=["row", "name"]).to_csv(file, index=False)
-    config = load_config("demo", overrides=QUICK)
+    config = load_config("demo", overrides=FROM_FILE)
     evaluate(Store(small), config, out, splits=file)
     assert [f.name for f in count.folders] == ["0", "1"]
     record = _record(out)
@@ -373,12 +375,15 @@ def test_folds_from_a_file_are_recorded_and_resumed_with_it_only(
 
 def test_a_file_that_breaks_its_protocol_is_refused(small: Path, run: Path, tmp_path: Path) -> None:
     file = run / "splits.parquet"
-    subject = load_config("demo", overrides=QUICK | {"evaluation.protocol": "subject"})
+    subject = load_config("demo", overrides=FROM_FILE | {"evaluation.protocol": "subject"})
     with pytest.raises(UserError, match=r"fold 0 has (recording|subject) on two sides.*protocol subject forbids"):
         evaluate(Store(small), subject, tmp_path / "a", splits=file)
     with pytest.raises(UserError, match="no such file"):
         evaluate(Store(small), subject, tmp_path / "b", splits=tmp_path / "none.csv")
-    alone = load_config("demo", overrides=QUICK | {"evaluation.scope": "subject"})
+    numbered = load_config("demo", overrides=FROM_FILE | {"evaluation.folds": 3})
+    with pytest.raises(UserError, match="and --folds 3: the file says which folds there are; leave --folds out"):
+        evaluate(Store(small), numbered, tmp_path / "b", splits=file)
+    alone = load_config("demo", overrides=FROM_FILE | {"evaluation.scope": "subject"})
     with pytest.raises(UserError, match="fold 0 holds several subjects"):
         evaluate(Store(small), alone, tmp_path / "c", splits=file)
     assert not list((tmp_path / "a").iterdir()) and not (tmp_path / "b").exists()

@@ -61,6 +61,23 @@ def test_a_run_averages_its_folds_unless_told_one(tiny_store: Path, samples: Pat
         predict_recording(run, tmp_path / "x", video=video, fold=7)
 
 
+@pytest.mark.parametrize(("people", "scope"), [("ab", "subject"), ("aa", "subject"), ("ab", "pooled")])
+def test_models_of_different_people_are_not_averaged(people: str, scope: str, tmp_path: Path) -> None:
+    for k in range(2):
+        (tmp_path / f"folds/{k}").mkdir(parents=True)
+        (tmp_path / f"folds/{k}/model.safetensors").touch()
+    (tmp_path / "run.json").write_text(json.dumps({"scope": scope}))
+    rows = [(k, part, "lab", p if part == "train" else "z") for k, p in enumerate(people) for part in ("train", "test")]
+    pd.DataFrame(rows, columns=["fold", "part", "study", "subject"]).to_parquet(tmp_path / "splits.parquet")
+    assert [f.name for f in model_folders(tmp_path, 1)] == ["1"]
+    if people == "aa" or scope == "pooled":
+        assert len(model_folders(tmp_path)) == 2
+        return
+    with pytest.raises(UserError, match=r"different people .*name one with --fold: 0 \(a\), 1 \(b\)$") as caught:
+        model_folders(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_wrong_files_are_said_in_a_line(model: Path, samples: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("not a video")

@@ -43,7 +43,7 @@ def check_options(kind: str, store: Store, config: Config, test_store: Store | N
     ------
     UserError
         For cross-study without a second study, a second study under another protocol, a file of splits that is not
-        there, or one model that would be of one subject only, or have nothing held out.
+        there or comes with a number of folds, or one model that would be of one subject only, or have nothing held out.
     """
     settings = config.evaluation
     crossing = settings.protocol == "cross-study"
@@ -65,6 +65,11 @@ def check_options(kind: str, store: Store, config: Config, test_store: Store | N
         raise UserError(
             f"protocol cross-study: {store.path} holds one study, expected another to test on: give its store as "
             "--test-store to 'milmer evaluate'"
+        )
+    if splits is not None and settings.folds is not None:
+        raise UserError(
+            f"--splits {splits} and --folds {settings.folds}: the file says which folds there are; leave --folds out "
+            "(--set evaluation.folds=null, where a --config has it)"
         )
     if splits is not None and not splits.is_file():
         raise UserError(f"--splits {splits}: no such file; a run's splits.parquet is one")

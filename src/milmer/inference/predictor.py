@@ -68,7 +68,8 @@ def predict_recording(
     Parameters
     ----------
     model : Path or str
-        A model's folder, a run, whose folds are averaged unless `fold` names one, or a hub name (``user/model``).
+        A model's folder, a run, whose folds are averaged unless `fold` names one (it must where each fold is a model
+        of one person), or a hub name (``user/model``).
         The answer for the whole recording is at each fold's temperature, where the run has fitted one.
     out : Path
         Folder for ``predictions.csv`` and ``timeline.png``.
@@ -195,7 +196,7 @@ def model_folders(model: Path, fold: int | None = None) -> list[Path]:
     Raises
     ------
     UserError
-        If there are none, or not the one asked for.
+        If there are none, or not the one asked for; or none was asked for and the folds are of different people.
     """
     if (model / "model.safetensors").exists():
         return [model]
@@ -207,11 +208,32 @@ def model_folders(model: Path, fold: int | None = None) -> list[Path]:
     if not folders:
         raise UserError(f"{model}: found no model.safetensors and no folds/, expected a model or a run with weights")
     if fold is None:
+        _refuse_strangers(model, folders)
         return folders
     chosen = [f for f in folders if f.name == str(fold)]
     if not chosen:
         raise UserError(f"{model}: no fold {fold}; this run has folds {', '.join(f.name for f in folders)}")
     return chosen
+
+
+def _refuse_strangers(run: Path, folders: Sequence[Path]) -> None:
+    """Refuse the mean of models that were each fitted on one person, and not all on the same."""
+    try:
+        if json.loads((run / "run.json").read_text(encoding="utf-8")).get("scope") != "subject":
+            return
+        table = pd.read_parquet(run / "splits.parquet").query("part == 'train'")
+    except (OSError, ValueError, AttributeError):  # a model's folder says nothing of a run
+        return
+    by = [c for c in ("study", "subject") if c in table]
+    people = {str(k): set(map(tuple, t[by].to_numpy(str).tolist())) for k, t in table.groupby("fold")}
+    if len({p for f in folders for p in people.get(f.name, ())}) < 2:
+        return
+    some = [f"{f.name} ({', '.join(sorted({p[-1] for p in people[f.name]}))})" for f in folders if f.name in people]
+    shown = ", ".join(some[:3]) + (", ..." if len(some) > 3 else "")
+    raise UserError(
+        f"{run}: its folds are models of different people (scope subject), so their mean would be nobody's; name one "
+        f"with --fold: {shown}"
+    )
 
 
 def _find(model: Path | str) -> Path:
