@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,9 +119,3 @@ def _splits(place: Ints, fold: NDArray[np.generic], part: NDArray[np.str_], coun
             train = np.setdiff1d(np.arange(count), np.concatenate(list(parts.values())))
         out.append(Split(k, train, parts["validation"], parts["test"]))
     return out
-
-
-def read_audit(folder: Path) -> dict[str, Any]:
-    """Read a folder's audit.json."""
-    found: dict[str, Any] = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-    return found
