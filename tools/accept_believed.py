@@ -106,6 +106,8 @@ def _without_video(folder: Path, seed: int) -> Path:
     """Simulate a study of EEG alone, odd seeds with emotion in it, and prepare it."""
     from milmer.datasets.simulated import SimulationOptions, simulate_study
 
+    if (folder / "store" / "trials.parquet").exists():
+        return folder / "store"
     emotion = "eeg" if seed % 2 else "none"
     options = SimulationOptions(
         subjects=6, trials=20, seconds=33, seed=seed, videos=False, valence=emotion, arousal=emotion
