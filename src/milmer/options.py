@@ -81,7 +81,9 @@ TestStore = Annotated[
 SplitsFile = Annotated[
     Path | None, typer.Option("--splits", help="Folds from a file (CSV, Parquet) in place of the protocol's own.")
 ]
-Folds = Annotated[int | None, typer.Option(min=3, help="Folds; default 5, or one a subject.")]
+Folds = Annotated[
+    int | None, typer.Option(min=3, help="Folds, or groups a side (subject-and-stimulus); default 5, or one a subject.")
+]
 Band = Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Band-pass in Hz (paper: 1,50).")]
 LineFreq = Annotated[float | None, typer.Option(help="Mains frequency to notch in raw recordings; 0 for none.")]
 ICAMethod = Annotated[str | None, typer.Option("--ica", help="picard, fastica (paper), infomax or none.")]

@@ -200,8 +200,12 @@ class Evaluation(Section):
         description="what of a test person may be seen before the test: none, unlabelled[:seconds], labelled:trials; "
         "auto: as much as the store's ICA saw",
     )
-    folds: int | None = Field(None, ge=3, description="folds; null: 5, or one a subject for subject")
-    seed: int = Field(0, ge=0, description="seed of the split, the intervals and the chance level")
+    folds: int | None = Field(
+        None,
+        ge=3,
+        description="folds, or groups a side for subject-and-stimulus; null: 5, or one a subject for subject",
+    )
+    seed: int = Field(0, ge=0, description="seed of the split and of the chance level")
     seeds: int = Field(1, ge=1, description="how many seeds of training, from training.seed on, each over all folds")
     permutations: int = Field(0, ge=0, description="re-runs with permuted labels for the chance level")
     probes: bool = Field(True, description="deletion and shuffling tests after each fold")

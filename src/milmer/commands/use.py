@@ -48,7 +48,8 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            help="A model folder, a run (its folds are averaged), or a name on the Hugging Face hub: user/model."
+            help="A model folder, a run (its folds are averaged; models of single people are not, name one by --fold), "
+            "or a name on the Hugging Face hub: user/model."
         ),
     ],
     out: Out,

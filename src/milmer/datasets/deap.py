@@ -179,10 +179,8 @@ class DeapStudy:
         self.root = Path(root)
         simulated = (self.root / MARKER).is_file()
         if simulated and name is not None and "deap" in name.lower():
-            raise UserError(
-                f"--name {name}: {self.root} is a simulated study, whose figures must not pass for DEAP's; give "
-                "another, such as simulated-2"
-            )
+            why = f"{self.root} is a simulated study, whose figures must not pass for DEAP's"
+            raise UserError(f"--name {name}: {why}; give another, such as simulated-2")
         self.name = name or ("simulated" if simulated else "deap")
         self._table = self.root / _TABLE
         self._opened: LastOpened[_Content] = LastOpened()
