@@ -234,3 +234,21 @@ def test_ratings_of_a_trial_change_hands_together() -> None:
         y = make_labels(rows, "valence", 2.5).y
         assert np.array_equal(make_labels(table, "valence", 2.5).y, permute_trials(rows, y, seed))
     assert len({tuple(t["rating_valence"].fillna(0)) for t in moved.values()}) > 3
+
+
+def test_stimuli_change_places_for_all_subjects_alike() -> None:
+    """Re-runs for protocols that test on new films only: what people agree on stays together."""
+    rows = pd.DataFrame(
+        [(s, t, f, w) for s in range(3) for t, f in enumerate(np.roll(np.arange(6), s)) for w in range(2)],
+        columns=["subject", "trial", "film", "window"],
+    )
+    rows = rows.assign(trial_row=rows["subject"] * 10 + rows["trial"], stimulus="f" + rows["film"].astype(str))
+    y = rows["film"] + 10 * rows["subject"]
+    moved = set()
+    for seed in range(20):
+        found = rows.assign(y=permute_trials(rows, y, seed, alike=True))
+        assert (found["y"] // 10 == found["subject"]).all()
+        assert (found.groupby("film")["y"].agg(lambda v: (v % 10).nunique()) == 1).all()
+        assert (found.groupby("trial_row")["y"].nunique() == 1).all()
+        moved.add(tuple(found.groupby("film")["y"].first() % 10))
+    assert len(moved) > 15

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.errors import UserError, nearest
-from milmer.evaluation.protocols import person_codes, trial_codes
+from milmer.evaluation.protocols import person_codes, stimulus_codes, trial_codes
 
 if TYPE_CHECKING:
     from milmer.evaluation.guard import Guard, Seen
@@ -159,18 +159,21 @@ def _medians(ratings: Seen, people: Ints, trials: Ints, rows: Ints) -> dict[int,
     return {int(p): float(np.median(values[known & (mine == p)])) for p in np.unique(mine[known])}
 
 
-def permute_trials(table: pd.DataFrame, y: NDArray[Any], seed: int) -> NDArray[Any]:
+def permute_trials(table: pd.DataFrame, y: NDArray[Any], seed: int, *, alike: bool = False) -> NDArray[Any]:
     """Shuffle values `y` (n_rows,) between the trials of each subject; windows of a trial keep one value."""
-    return np.asarray(y)[trial_permutation(table, seed)]  # (n_rows,)
+    return np.asarray(y)[trial_permutation(table, seed, alike=alike)]  # (n_rows,)
 
 
-def trial_permutation(table: pd.DataFrame, seed: int) -> Ints:
+def trial_permutation(table: pd.DataFrame, seed: int, *, alike: bool = False) -> Ints:
     """Return for each row the row whose rating it gets where ratings change hands between a subject's trials.
 
     Parameters
     ----------
     table : DataFrame, n_rows long
         Columns ``subject`` and ``trial_row``, and where there is one ``study``.
+    alike : bool
+        Exchange the stimuli (column ``stimulus``), for all subjects alike, as far as they saw the same: see
+        `milmer.evaluation.statistics.exchanged_alike`.
 
     Returns
     -------
@@ -180,21 +183,30 @@ def trial_permutation(table: pd.DataFrame, seed: int) -> Ints:
     rng = np.random.default_rng([seed, 77])
     source = np.arange(len(table))  # (n_rows,)
     trial = table["trial_row"].to_numpy()  # (n_rows,)
+    stimulus = stimulus_codes(table) if alike else np.zeros(len(table), dtype=np.int64)  # (n_rows,)
+    from_, to = (rng.random(int(stimulus.max(initial=0)) + 1) for _ in range(2)) if alike else (None, None)
     by = [name for name in ("study", "subject") if name in table]
     for _, indices in sorted(table.groupby(by, dropna=False).indices.items()):
         rows = np.asarray(indices)  # (n,)
         trials, first, back = np.unique(trial[rows], return_index=True, return_inverse=True)
-        source[rows] = rows[first][rng.permutation(len(trials))][back]  # (n,)
+        if from_ is None or to is None:
+            order = rng.permutation(len(trials))  # (t,)
+        else:
+            seen, order = stimulus[rows[first]], np.empty(len(trials), dtype=np.int64)  # (t,), (t,)
+            order[np.argsort(to[seen], kind="stable")] = np.argsort(from_[seen], kind="stable")
+        source[rows] = rows[first][order][back]  # (n,)
     return source
 
 
-def permute_ratings(table: pd.DataFrame, target: str, seed: int, fixed: Sequence[str] = ()) -> pd.DataFrame:
+def permute_ratings(
+    table: pd.DataFrame, target: str, seed: int, fixed: Sequence[str] = (), *, alike: bool = False
+) -> pd.DataFrame:
     """Return a table in which each trial has the ratings and label of a random trial of the same subject.
 
     All ratings of a trial go together; the columns in `fixed` (who, when, what was seen) stay.
     """
     columns = [c for c in table if str(c).startswith("rating_") or c in ("label", target)]
-    source = trial_permutation(table, seed)  # (n_rows,)
+    source = trial_permutation(table, seed, alike=alike)  # (n_rows,)
     moved = {c: table[c].iloc[source].set_axis(table.index) for c in columns if c not in fixed}
     return table.assign(**{str(c): values for c, values in moved.items()})
 

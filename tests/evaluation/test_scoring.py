@@ -186,7 +186,7 @@ def test_a_class_a_subject_permutes_between_subjects_and_says_so() -> None:
     table = predictions(8, 4, 2, protocol="subject")
     table["y_true"] = table["subject"].str[1:].astype(int) % 4
     row = pick(figures(table, Evaluation(resamples=100), CLASSES), "accuracy")
-    assert "between all trials" in row["chance_how"] and row["chance"] is not None
+    assert "between subjects" in row["chance_how"] and row["chance"] is not None
     table["y_true"] = 0
     row = pick(figures(table, Evaluation(resamples=100), CLASSES), "accuracy")
     assert row["chance"] is None and "one class" in row["chance_how"]

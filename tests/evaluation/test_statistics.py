@@ -5,6 +5,7 @@ from milmer.evaluation.metrics import BINS, checked, confusion, from_statistics,
 from milmer.evaluation.statistics import (
     chance_level,
     exchangeable,
+    exchanged_alike,
     left_out,
     left_tables,
     p_value,
@@ -116,3 +117,21 @@ def test_chance_level_of_nothing_is_undefined() -> None:
     assert chance_level(null) == pytest.approx((0.5, 0.95))
     assert chance_level(null, greater=False) == pytest.approx((0.5, 0.05))
     assert np.isnan(chance_level([])).all()
+
+
+def test_an_exchange_of_stimuli_is_the_same_for_everybody() -> None:
+    strata, films = np.repeat(np.arange(4), 6), np.tile(np.arange(6), 4)
+    labels = films + 10 * strata  # says whose and which
+    found = exchanged_alike(labels, strata, films, 50, np.random.default_rng(0)).reshape(50, 4, 6)
+    assert (found // 10 == np.arange(4)[:, None]).all()  # within each subject
+    assert (found % 10 == found[:, :1] % 10).all()
+    assert len(np.unique(found[:, 0], axis=0)) > 30
+
+
+def test_with_films_of_their_own_subjects_keep_their_labels() -> None:
+    rng = np.random.default_rng(0)
+    strata = np.repeat(np.arange(3), [5, 2, 7])
+    films, labels = rng.integers(0, 9, 14), rng.integers(0, 3, 14)  # some see a film twice
+    found = exchanged_alike(labels, strata, films, 80, rng)
+    for s in range(3):
+        assert (np.sort(found[:, strata == s], axis=1) == np.sort(labels[strata == s])).all()

@@ -9,11 +9,12 @@ import numpy as np
 from milmer.evaluation.intervals import FEWEST, quantile, two_way_variance, variance
 from milmer.evaluation.metrics import LESS_IS_BETTER, Floats, Ints, classification, from_confusion, from_statistics
 from milmer.evaluation.predictions import Rows, labels_of
-from milmer.evaluation.statistics import exchangeable, permutation_statistics, permuted_labels
+from milmer.evaluation.statistics import permutation_statistics, relabelled
 
 ALPHA = 0.05
 DRAWS = 200
 HELD_OUT = frozenset({"subject", "subject-and-stimulus", "cross-study"})  # protocols that make claims about new people
+NEW_STIMULI = frozenset({"stimulus", "subject-and-stimulus", "cross-study"})  # and about new stimuli
 _PROPER = ("log_loss", "brier", "ece", "auroc")
 
 
@@ -50,9 +51,15 @@ def prior(table: Rows, classes: Sequence[str], seed: int = 0, *, answers_only: b
 
 
 def held(
-    table: Rows, permutations: int, classes: Sequence[str], rng: np.random.Generator, *, answers_only: bool = False
+    table: Rows,
+    permutations: int,
+    classes: Sequence[str],
+    rng: np.random.Generator,
+    *,
+    protocol: str = "trial",
+    answers_only: bool = False,
 ) -> tuple[dict[str, Floats], str]:
-    """Return the figures (permutations,) with labels permuted between a subject's trials, predictions held.
+    """Return the figures (permutations,) with labels permuted, predictions held.
 
     Parameters
     ----------
@@ -60,6 +67,9 @@ def held(
     permutations : int
     classes : sequence of str
     rng : Generator
+    protocol : str
+        Labels are permuted between a subject's trials; under protocols whose tests hold new stimuli only
+        (`NEW_STIMULI`) between stimuli, for all subjects alike: people agree on a film, and models answer it alike.
     answers_only : bool
         Only the figures that need no probabilities, which is faster.
 
@@ -72,20 +82,24 @@ def held(
     """
     labels = labels_of(table)  # (U,)
     _, first = np.unique(table.trial, return_index=True)
-    strata = table.person[first]  # (U,)
-    how = "labels permuted between a subject's trials, predictions held"
-    if not exchangeable(labels, strata):
-        strata = np.zeros(labels.size, dtype=np.int64)
-        how = "labels permuted between all trials (each subject has one class), predictions held"
-    if not exchangeable(labels, strata):
-        return {}, "none: all trials have one class"
-    shuffled = permuted_labels(labels, strata, permutations, rng)  # (R, U)
+    groups = stimuli_exchanged(table, protocol)  # (n,)
+    shuffled, how = relabelled(
+        labels, table.person[first], permutations, rng, None if groups is None else groups[first]
+    )
+    if shuffled is None:
+        return {}, how
+    how = f"{how}, predictions held"
     if not answers_only:
         return from_statistics(permutation_statistics(table.p, table.trial, shuffled), classes), how
     k = len(classes)
     given = np.bincount(table.trial * k + table.p.argmax(axis=1), minlength=labels.size * k).reshape(-1, k)  # (U, k)
     tables = np.stack([(shuffled == c).astype(np.float64) @ given for c in range(k)], axis=1)  # (R, k, k)
     return from_confusion(tables, classes), how
+
+
+def stimuli_exchanged(table: Rows, protocol: str) -> Ints | None:
+    """Return the stimulus of each row, (n,), where it is stimuli that luck deals out; else None."""
+    return table.stimulus if protocol in NEW_STIMULI and (table.stimulus >= 0).all() else None
 
 
 def binomial_level(chance: float, n: int, alpha: float = ALPHA) -> float:
@@ -121,6 +135,7 @@ def above(
     left: dict[str, Floats],
     by_stimulus: tuple[dict[str, Floats], dict[str, Floats]] | None,
     unit: str,
+    shared: bool = False,
 ) -> tuple[float, str]:
     """Return the level above which (below, where less is better) a figure differs from chance at 5 %, and how.
 
@@ -131,8 +146,8 @@ def above(
     chance, limit : float
         Mean of the figure under permuted labels, and its one-sided 5 % limit.
     protocol : str
-        Under protocols that hold subjects out the units are subjects; for ``stimulus`` they are stimuli; for both,
-        both; under the others trials.
+        Under ``subject`` the units are subjects; for ``stimulus`` they are stimuli; for ``subject-and-stimulus`` and
+        ``cross-study`` both, where people saw the same stimuli; under the others trials.
     trials : int
         How many independent trials were answered.
     left : dict
@@ -141,17 +156,24 @@ def above(
         Each figure with one stimulus, and with one cell, left out.
     unit : str
         What `left` leaves out.
+    shared : bool
+        Whether people saw the same stimuli (`stimuli_of`), so that these are fewer than trials.
     """
     if not np.isfinite(chance):
         return float("nan"), "none: chance is not known"
     sign = -1 if name in LESS_IS_BETTER else 1
     mine = left.get(name, np.zeros(0))
-    crossed = by_stimulus is not None and min(by_stimulus[0][name].size, mine.size) >= FEWEST
-    if protocol == "stimulus" and by_stimulus is not None and by_stimulus[0][name].size >= FEWEST:
-        spread, free, how = variance(by_stimulus[0][name]), by_stimulus[0][name].size - 1.0, "stimuli"
-    elif protocol == "subject-and-stimulus" and crossed and by_stimulus is not None:
-        spread, free = two_way_variance(mine, by_stimulus[0][name], by_stimulus[1][name])
-        how = "subjects and stimuli"
+    if shared and protocol in NEW_STIMULI:
+        people = mine.size if unit == "subjects" else 0
+        stimuli = by_stimulus[0][name].size if by_stimulus is not None else 0
+        if by_stimulus is None or stimuli < FEWEST or (protocol in HELD_OUT and people < FEWEST):
+            also = f"{FEWEST} subjects and " if protocol in HELD_OUT else ""
+            return float("nan"), f"none: t needs {also}{FEWEST} stimuli"
+        if protocol == "stimulus":
+            spread, free, how = variance(by_stimulus[0][name]), stimuli - 1.0, "stimuli"
+        else:
+            spread, free = two_way_variance(mine, by_stimulus[0][name], by_stimulus[1][name])
+            how = "subjects and stimuli"
     elif protocol in HELD_OUT and unit == "subjects":
         if mine.size < FEWEST:
             return float("nan"), f"none: t needs {FEWEST} subjects"

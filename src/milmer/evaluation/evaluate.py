@@ -13,6 +13,7 @@ import pandas as pd
 
 from milmer.config import Config
 from milmer.errors import DamagedStore, UserError
+from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.executor import Executor, LocalExecutor, Outcome
 from milmer.evaluation.guard import Budget, guard_ica
 from milmer.evaluation.one_fit import ERROR, FITS, PREDICTIONS, PROBES, Fold, fit_fold, fold_notes, load_bags
@@ -177,7 +178,8 @@ class _Run:
         permutations = self.config.evaluation.permutations if self.kind == "evaluate" else 0
         for p in range(1, permutations + 1):
             own = splits if self.file is not None else None
-            for s in permuted_splits(self.store, bags.permuted(p), self.config, own):
+            shuffled = bags.permuted(p, alike=self.config.evaluation.protocol in NEW_STIMULI)
+            for s in permuted_splits(self.store, shuffled, self.config, own):
                 folder = self.out / "permutations" / str(p) / str(s.fold)
                 text = f"permutation {p} of {permutations}, fold {s.fold + 1}"
                 made.append(Fold(self.places, self.config, s, folder, text, budget, self.resume, p))

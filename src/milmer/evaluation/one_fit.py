@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.config import Config
+from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.guard import Budget, Guard
 from milmer.evaluation.probes import learns_weights, wanted
 from milmer.evaluation.protocols import Split
@@ -104,7 +105,7 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
     torch.set_num_threads(config.training.threads)  # of the predictions too, where the fit itself is there already
     bags = load_bags(fold.stores, config)
     if fold.permutation:
-        bags = bags.permuted(fold.permutation)
+        bags = bags.permuted(fold.permutation, alike=config.evaluation.protocol in NEW_STIMULI)
     guard = Guard(split, bags.table, fold.budget)
     bags = bags.labelled(guard)
     fit(config, bags, guard, fold.folder, resume=fold.resume, progress=progress, text=fold.text)

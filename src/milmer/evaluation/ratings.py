@@ -11,7 +11,7 @@ from milmer.evaluation.intervals import FEWEST, jackknife, scale_of, two_way
 from milmer.evaluation.metrics import LESS_IS_BETTER, Floats, Ints
 from milmer.evaluation.predictions import Rows
 from milmer.evaluation.regression import from_moments, moments
-from milmer.evaluation.statistics import chance_level, exchangeable, p_value, permuted_labels
+from milmer.evaluation.statistics import chance_level, exchangeable, exchanged_alike, p_value, permuted_labels
 
 if TYPE_CHECKING:
     from milmer.config import Evaluation
@@ -63,22 +63,25 @@ def rating_rows(table: Rows, name: str, config: Evaluation, protocol: str, rng: 
     of_model = left(rated.expected, cluster) if count >= FEWEST else {}
     still = {} if quiet is None else figures(quiet)
     of_still = left(quiet, cluster) if quiet is not None and count >= FEWEST else {}
-    crossed, new_how = None, "none: fewer than 6 subjects or stimuli, or stimuli that one subject saw"
+    crossed: tuple[dict[str, Floats], dict[str, Floats]] | None = None
+    new_how = "none: fewer than 6 subjects or stimuli, or stimuli that one subject saw"
     stimuli = luck.stimuli_of(mine)
-    if stimuli is not None and people >= FEWEST and int(stimuli[0].max()) + 1 >= FEWEST:
+    if stimuli is not None and int(stimuli[0].max()) + 1 >= FEWEST:
         crossed = (left(rated.expected, stimuli[0]), left(rated.expected, stimuli[1]))
+    if crossed is not None and stimuli is not None and people >= FEWEST:
         new_how = f"jackknife over {people} subjects and {int(stimuli[0].max()) + 1} stimuli"
-    null, null_how = _held(mine, truth, rated.expected, config.resamples, rng, centre)
+    null, null_how = _held(mine, truth, rated.expected, config.resamples, rng, centre, protocol)
     seeds = [figures(rated.expected, np.flatnonzero(mine.seed == s)) for s in range(int(mine.seed.max()) + 1)]
     rows = []
     for figure, value in values.items():
         scale, sign = scale_of(figure), -1 if figure in LESS_IS_BETTER else 1
         low, high = jackknife(value, of_model.get(figure, ()), config.confidence, scale)
         new = (float("nan"),) * 2
-        if crossed is not None:
+        if crossed is not None and of_model:
             new = two_way(value, of_model[figure], crossed[0][figure], crossed[1][figure], config.confidence, scale)
         mean, limit = chance_level(null.get(figure, ()), sign > 0)
-        level, above_how = luck.above(figure, mean, limit, protocol, luck.trials_of(mine), of_model, crossed, unit)
+        trials, shared = luck.trials_of(mine), stimuli is not None
+        level, above_how = luck.above(figure, mean, limit, protocol, trials, of_model, crossed, unit, shared)
         gain = (float("nan"),) * 3
         if np.isfinite(still.get(figure, np.nan)):
             gain = (sign * (value - still[figure]), *gain[1:])
@@ -98,15 +101,26 @@ def rating_rows(table: Rows, name: str, config: Evaluation, protocol: str, rng: 
 
 
 def _held(
-    table: Rows, truth: Floats, answer: Floats, permutations: int, rng: np.random.Generator, centre: float
+    table: Rows,
+    truth: Floats,
+    answer: Floats,
+    permutations: int,
+    rng: np.random.Generator,
+    centre: float,
+    protocol: str,
 ) -> tuple[dict[str, Floats], str]:
-    """Figures with ratings permuted between a subject's trials, answers held, (permutations,) each."""
+    """Figures with ratings permuted as `chance.held` permutes labels, answers held, (permutations,) each."""
     _, first, unit = np.unique(table.own, return_index=True, return_inverse=True)
     rating, strata = truth[first] - centre, table.person[first]  # (U,), (U,)
     how = "ratings permuted between a subject's trials, predictions held"
     if not exchangeable(rating, strata):
         return {}, "none: each subject gave one rating"
-    order = permuted_labels(np.arange(first.size), strata, permutations, rng)  # (R, U)
+    groups = luck.stimuli_exchanged(table, protocol)  # (n,)
+    if groups is None:
+        order = permuted_labels(np.arange(first.size), strata, permutations, rng)  # (R, U)
+    else:
+        order = exchanged_alike(np.arange(first.size), strata, groups[first], permutations, rng)  # (R, U)
+        how = "ratings permuted between stimuli, for all subjects alike, predictions held"
     shuffled = rating[order]  # (R, U)
     size = np.bincount(unit).astype(np.float64)  # (U,)
     x = answer - centre  # (n,)

@@ -184,8 +184,9 @@ def _score(
     quiet = {} if table.no_signal is None else classification(table.y, table.no_signal.p, classes)
     levels = places(table.p)  # (n, k)
     left = _left(table, cluster, classes, levels)
-    crossed, new_how = _crossed(table, cluster, classes, levels)
-    null, null_how = luck.held(table, config.resamples, classes, rng)
+    crossed, new_how = _crossed(table, classes, levels)
+    shared = luck.stimuli_of(table) is not None
+    null, null_how = luck.held(table, config.resamples, classes, rng, protocol=protocol)
     spread = _seed_sd(table, classes)
     unit = "subjects" if table.person.max() else "trials"
     rows: list[Row] = []
@@ -195,14 +196,15 @@ def _score(
         row = {"name": name, "target": target, "level": table.level, "part": table.part, "value": _plain(value)}
         row |= {"low": _plain(low), "high": _plain(high), "interval_how": how}
         new = (float("nan"),) * 2
-        if crossed is not None:
+        if crossed is not None and cluster is not None:
             new = two_way(value, left.model[name], crossed[0][name], crossed[1][name], config.confidence, scale)
         row |= {"low_new": _plain(new[0]), "high_new": _plain(new[1]), "interval_new_how": new_how}
         rerun = nulls.get((name, table.level, table.part, "", target))
         row |= _chance(name, value, null.get(name), null_how, rerun)
         row |= {"majority": _plain(common.get(name)), "prior": _plain(drawn.get(name))}
         mean, limit = _number(row["chance"]), _number(row["chance_high"])
-        level, above_how = luck.above(name, mean, limit, protocol, luck.trials_of(table), left.model, crossed, unit)
+        trials = luck.trials_of(table)
+        level, above_how = luck.above(name, mean, limit, protocol, trials, left.model, crossed, unit, shared)
         row |= {"above": _plain(level), "above_how": above_how}
         row |= _gain(name, value, quiet.get(name), left, config.confidence)
         rows.append({**row, **count_of(table), "seed_sd": _plain(spread.get(name))})
@@ -278,17 +280,20 @@ def _left(table: Rows, cluster: Ints | None, classes: Sequence[str], levels: Int
 
 
 def _crossed(
-    table: Rows, cluster: Ints | None, classes: Sequence[str], levels: Ints
+    table: Rows, classes: Sequence[str], levels: Ints
 ) -> tuple[tuple[dict[str, Floats], dict[str, Floats]] | None, str]:
     """Figures without one stimulus, and without one cell; None where they say nothing of new stimuli, and why."""
     people, found = int(table.person.max()) + 1, luck.stimuli_of(table)
     if found is None:
         return None, "none: no names of stimuli, or hardly one that two subjects saw"
     stimuli = int(found[0].max()) + 1
-    if cluster is None or people < FEWEST or stimuli < FEWEST:
-        return None, f"none from {people} subjects and {stimuli} stimuli: at least {FEWEST} of each needed"
+    how = f"jackknife over {people} subjects and {stimuli} stimuli"
+    if people < FEWEST or stimuli < FEWEST:
+        how = f"none from {people} subjects and {stimuli} stimuli: at least {FEWEST} of each needed"
+    if stimuli < FEWEST:
+        return None, how
     left = tuple(from_statistics(left_out(table.y, table.p, c, levels), classes) for c in found)
-    return (left[0], left[1]), f"jackknife over {people} subjects and {stimuli} stimuli"
+    return (left[0], left[1]), how
 
 
 def _gain(name: str, value: float, quiet: float | None, left: _Left, confidence: float) -> Row:

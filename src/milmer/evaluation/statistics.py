@@ -37,6 +37,82 @@ def permuted_labels(labels: ArrayLike, strata: ArrayLike, permutations: int, rng
     return out
 
 
+def exchanged_alike(
+    labels: ArrayLike, strata: ArrayLike, groups: ArrayLike, permutations: int, rng: np.random.Generator
+) -> Ints:
+    """Shuffle labels within each stratum so that all strata exchange their groups (stimuli) in the same way.
+
+    Where everybody saw the same stimuli, a stimulus gets the labels that another one has, whoever saw it: what the
+    answers to a stimulus have in common over people, and its labels, stays together. So it is stimuli that are
+    exchanged, as many as there are, and not as many trials. Where people saw different ones, the exchange is as alike
+    as their lists allow: both lists are put in one random order each, the same for everybody.
+
+    Parameters
+    ----------
+    labels, strata, groups : arrays, shape (n_units,)
+        Label of each unit (a trial), what it may be exchanged within (its subject), and what goes together (its
+        stimulus).
+    permutations : int
+        Number of shuffles.
+    rng : Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray of int64, shape (permutations, n_units)
+    """
+    label, stratum = np.asarray(labels, dtype=np.int64), np.asarray(strata)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)  # (G,), (U,)
+    from_, to = (rng.random((permutations, names.size), dtype=np.float32) for _ in range(2))  # (R, G), (R, G)
+    out = np.empty((permutations, label.size), dtype=np.int64)  # (R, U)
+    for name in np.unique(stratum):
+        mine = np.flatnonzero(stratum == name)
+        sources, places = (keys[:, group[mine]].argsort(axis=1, kind="stable") for keys in (from_, to))  # (R, u)
+        np.put_along_axis(out, mine[places], label[mine][sources], axis=1)
+    return out
+
+
+def relabelled(
+    labels: ArrayLike,
+    strata: ArrayLike,
+    permutations: int,
+    rng: np.random.Generator,
+    groups: ArrayLike | None = None,
+) -> tuple[Ints | None, str]:
+    """Shuffle the labels of units by what is independent of each other, and say how.
+
+    Parameters
+    ----------
+    labels, strata : arrays, shape (n_units,)
+        Label of each unit (a trial), and its subject.
+    permutations : int
+        Number of shuffles.
+    rng : Generator
+        Source of randomness.
+    groups : array, shape (n_units,), optional
+        The stimulus of each unit, where none was in training: see `exchanged_alike`.
+
+    Returns
+    -------
+    labels : ndarray of int64, shape (permutations, n_units), or None
+        None where nothing can be exchanged. Where each subject has one class, whole subjects change classes: their
+        trials are one observation of it.
+    how : str
+        That in words.
+    """
+    label, stratum = np.asarray(labels, dtype=np.int64), np.asarray(strata)
+    if exchangeable(label, stratum):
+        if groups is None:
+            return permuted_labels(label, stratum, permutations, rng), "labels permuted between a subject's trials"
+        found = exchanged_alike(label, stratum, groups, permutations, rng)  # (R, U)
+        return found, "labels permuted between stimuli, for all subjects alike"
+    _, first, person = np.unique(stratum, return_index=True, return_inverse=True)  # (S,), (U,)
+    if np.unique(label).size < 2:
+        return None, "none: all trials have one class"
+    of_person = permuted_labels(label[first], np.zeros(first.size), permutations, rng)  # (R, S)
+    return of_person[:, person], "labels permuted between subjects (each has one class)"
+
+
 def exchangeable(labels: ArrayLike, strata: ArrayLike) -> bool:
     """Whether shuffling within strata can change anything: some stratum holds two different labels."""
     pairs = np.unique(np.stack([np.asarray(strata), np.asarray(labels)]), axis=1)

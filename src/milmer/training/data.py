@@ -96,17 +96,19 @@ class Bags(Dataset[Bag]):
         self._frames: NDArray[np.uint8] | None = None
         self._keep_frames(progress)
 
-    def permuted(self, seed: int | None) -> Bags:
+    def permuted(self, seed: int | None, *, alike: bool = False) -> Bags:
         """Return the same bags with ratings shuffled between the trials of each subject, and labels made of these.
 
         All ratings and the label of a trial go together; who, when and which stimulus stay. `None` shuffles nothing.
+        With `alike` stimuli are exchanged, for all subjects alike: the chance level of protocols whose tests hold new
+        stimuli only.
         """
         if seed is None:
             return self
         other = copy.copy(self)
-        other.table = permute_ratings(self.table, self.config.target, seed, fixed=IDENTITY)
+        other.table = permute_ratings(self.table, self.config.target, seed, fixed=IDENTITY, alike=alike)
         if not self.labels.thresholds:  # named classes, which may be those of a column that stays
-            labels = dataclasses.replace(self.labels, y=permute_trials(self.table, self.labels.y, seed))
+            labels = dataclasses.replace(self.labels, y=permute_trials(self.table, self.labels.y, seed, alike=alike))
         else:
             labels = other._make_labels()
         other.labels = dataclasses.replace(labels, rule=f"{self.labels.rule} (permuted, seed {seed})")

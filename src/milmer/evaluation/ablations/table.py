@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milmer.errors import UserError
+from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.intervals import FEWEST, jackknife
 from milmer.evaluation.metrics import Floats, Ints, checked, confusion, from_confusion
 from milmer.evaluation.predictions import LEVELS, trial_level
-from milmer.evaluation.protocols import person_codes, trial_codes
-from milmer.evaluation.statistics import chance_level, exchangeable, left_tables, p_value, permuted_labels
+from milmer.evaluation.protocols import person_codes, stimulus_codes, trial_codes
+from milmer.evaluation.statistics import chance_level, left_tables, p_value, relabelled
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
     import pandas as pd
@@ -33,6 +34,7 @@ class Answered:
     person: list[Ints]  # (n,) of each seed, numbered over all cells
     trial: list[Ints]  # (n,) of each seed, numbered over all cells
     classes: tuple[str, ...]
+    stimulus: Ints | None = None  # (n,) of the first seed; None where some have no name
 
     def points(self, keep: Ints | None = None) -> dict[str, Floats]:
         """Return each figure of each seed, shape (n_seeds,); of the trials `keep` only."""
@@ -94,7 +96,8 @@ def score(
     (`milmer.evaluation.intervals.jackknife`). The figure without a subject is the mean over the seeds: the interval
     speaks of other people (or trials), not of other seeds, whose spread stands beside it. Differences are of the
     trials that both cells answered, the same subject left out of both, so they are paired. Chance: labels permuted
-    between a subject's trials, predictions held.
+    between a subject's trials (under protocols that test on new stimuli between stimuli, for all subjects alike),
+    predictions held.
     """
     rows: dict[str, Row] = {name: {} for name in predictions}
     for number, level in enumerate(LEVELS):
@@ -155,18 +158,18 @@ def _difference(cell: Answered, other: Answered, confidence: float) -> dict[str,
 
 
 def _chance(cell: Answered, config: Evaluation, rng: np.random.Generator) -> dict[str, Floats]:
-    """Figures, averaged over the seeds, with labels permuted between a subject's trials; (R,) each, or nothing.
+    """Figures, averaged over the seeds, with labels permuted as `chance.held` does; (R,) each, or nothing.
 
     All seeds have the same trials, so they share the shuffles: a figure of the null is a mean over seeds too.
     """
     k = len(cell.classes)
     units, first, unit = np.unique(cell.trial[0] * k + cell.y[0], return_index=True, return_inverse=True)
     labels, strata = cell.y[0][first], cell.person[0][first]  # (U,), (U,)
-    if not exchangeable(labels, strata):
-        strata = np.zeros_like(strata)
-    if not exchangeable(labels, strata):
+    alike = cell.stimulus is not None and config.protocol in NEW_STIMULI
+    groups = cell.stimulus[first] if alike and cell.stimulus is not None else None  # (U,)
+    shuffled, _ = relabelled(labels, strata, config.resamples, rng, groups)  # (R, U)
+    if shuffled is None:
         return {}
-    shuffled = permuted_labels(labels, strata, config.resamples, rng)  # (R, U)
     found = []
     for seed, answer in enumerate(cell.answer):
         if seed:
@@ -206,8 +209,16 @@ def _answers(
             [numbered[name, seed][0] for seed in seeds],
             [numbered[name, seed][1] for seed in seeds],
             tuple(classes[name]),
+            _stimuli(of_cell[0]),
         )
     return out
+
+
+def _stimuli(rows: pd.DataFrame) -> Ints | None:
+    """Number the stimuli of rows, (n,); None where some have no name."""
+    if "stimulus" not in rows or (rows["stimulus"].fillna("").astype(str).str.strip() == "").any():
+        return None
+    return stimulus_codes(rows)
 
 
 def _plain(value: float) -> float | None:
