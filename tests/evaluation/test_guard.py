@@ -359,3 +359,19 @@ def test_the_guard_is_had_without_torch() -> None:
 def test_a_kind_that_is_none_is_refused(bags: Bags) -> None:
     with pytest.raises(UserError, match="fit of kind 'scaler': expected one of normaliser, ica"):
         guarded(bags).rows("scaler")
+
+
+@pytest.mark.parametrize("rows", [np.isin(ALL, [*TRAIN[:3], *TEST[:2]]), slice(60, 70), slice(None)])
+def test_a_mask_or_a_slice_is_no_way_round_the_guard(bags: Bags, rows: Any) -> None:
+    """A mask read as numbers would be rows 0 and 1, which training may see."""
+    guard = Guard(SPLIT, bags.table)
+    with pytest.raises(LeakError, match="may not see"):
+        guard.seen("weights", bags.labels.y)[rows]
+    if not isinstance(rows, slice):
+        for touch in (guard.check, lambda kind, which: guard.fit(kind, len, which)):
+            with pytest.raises(LeakError, match="may not see"):
+                touch("weights", rows)
+        with pytest.raises(UserError, match="mask of shape"):
+            guard.check("weights", rows[:5])
+    assert len(guard.seen("weights", bags.labels.y)[np.isin(ALL, TRAIN)]) == len(TRAIN)
+    assert len(guard.seen("weights", bags.labels.y)[:64]) == len(TRAIN)

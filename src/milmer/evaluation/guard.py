@@ -118,7 +118,7 @@ class Guard:
             Saying which part the row is of, and what may be seen.
         """
         kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-        asked = np.unique(np.asarray(rows, dtype=np.int64))  # (n,)
+        asked = np.unique(_numbers(rows, self.n_rows))  # (n,)
         may = [self.labelled_rows(k) if labelled else self.rows(k) for k in kinds]
         wrong = np.setdiff1d(asked, np.concatenate(may))  # (m,)
         if not len(wrong):
@@ -151,7 +151,7 @@ class Guard:
         LeakError
             See `check`.
         """
-        numbers = np.asarray(rows, dtype=np.int64)  # (n,)
+        numbers = _numbers(rows, self.n_rows)  # (n,)
         self.check(kind, numbers, labelled)
         counts = np.bincount(self._part[numbers], minlength=len(PARTS))  # (4,)
         parts = {name: int(n) for name, n in zip(PARTS, counts, strict=True) if n}
@@ -215,8 +215,8 @@ class _Check:
     mask: NDArray[np.bool_]  # (n_rows,)
     labelled: bool
 
-    def __call__(self, rows: ArrayLike) -> None:
-        numbers = np.asarray(rows, dtype=np.int64)  # (n,)
+    def __call__(self, rows: Any) -> None:
+        numbers = _numbers(rows, self.guard.n_rows)  # (n,)
         if not self.mask[numbers].all():
             self.guard.check(self.kinds, numbers, self.labelled)
 
@@ -234,6 +234,21 @@ class Seen:
         """Return the values of `rows`, an array of row numbers; `LeakError` where one may not be seen."""
         self._check(rows)
         return self._values[rows]
+
+
+def _numbers(rows: Any, n_rows: int) -> Ints:
+    """Return the row numbers (n,) that an index means: numbers, a mask (n_rows,), or a slice.
+
+    A mask taken for numbers would be checked as rows 0 and 1, and would read all that it marks.
+    """
+    if isinstance(rows, slice):
+        return np.arange(n_rows)[rows]  # (n,)
+    given = np.asarray(rows)
+    if given.dtype == np.bool_:
+        if given.shape != (n_rows,):
+            raise UserError(f"rows: found a mask of shape {given.shape}, expected one a row of the table, ({n_rows},)")
+        return np.flatnonzero(given)  # (n,)
+    return given.astype(np.int64)
 
 
 def uses_ica(config: Config, store: Store) -> bool:
