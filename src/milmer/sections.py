@@ -71,7 +71,7 @@ class Data(Section):
     target: str = Field("valence-arousal", description="valence-arousal, valence, arousal, or a label column")
     threshold: float | Literal["midpoint", "median"] = Field(
         5.0,
-        description="a rating above it is high (paper: 5); or midpoint of its range, or median of each subject",
+        description="a rating above it is high (paper: 5); or midpoint of its range, or median of a subject's training",
     )
     reject: tuple[Component, ...] = Field(
         ("eye blink", "muscle artifact", "heart beat"), description="kinds of ICA component taken out at read"
