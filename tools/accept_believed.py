@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ STUDY = ["--subjects", "6", "--trials", "20", "--seconds", "33", "--size", "192x
 BY_HEART = ["--epochs", "40", "--batch", "12", "--set", "training.augment=false", "--set", "training.patience=40"]
 RUNS = {
     "window": ["--scope", "subject"],
-    "trial": ["--scope", "subject"],
+    "trial": ["--scope", "subject", "--folds", "3"],
     "subject": ["--folds", "3"],
     "subject-and-stimulus": ["--folds", "3"],
 }
@@ -104,15 +103,20 @@ def alarms(folder: Path) -> dict[str, Any]:
 
 def _without_video(folder: Path, seed: int) -> Path:
     """Simulate a study of EEG alone, odd seeds with emotion in it, and prepare it."""
+    from milmer.config import load_config
+    from milmer.datasets import open_study
     from milmer.datasets.simulated import SimulationOptions, simulate_study
+    from milmer.preparation import prepare_study
 
     if (folder / "store" / "trials.parquet").exists():
         return folder / "store"
     emotion = "eeg" if seed % 2 else "none"
     options = SimulationOptions(
-        subjects=6, trials=20, seconds=33, seed=seed, videos=False, valence=emotion, arousal=emotion
+        subjects=6, trials=20, seconds=21, seed=seed, videos=False, valence=emotion, arousal=emotion
     )
-    simulate_study(folder / "study", options, jobs=min(2, os.cpu_count() or 1))
-    milmer("prepare", "deap", folder / "study", "--out", folder / "store", "--ica", "none", "--jobs", JOBS)
+    # Without the command line, whose start would take longer than the work.
+    simulate_study(folder / "study", options)
+    settings = load_config("demo", overrides={"preparation.eeg.ica": "none"}).preparation
+    prepare_study(open_study("deap", folder / "study", None), folder / "store", settings)
     shutil.rmtree(folder / "study")
     return folder / "store"
