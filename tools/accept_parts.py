@@ -54,5 +54,10 @@ def evaluated(store: Path, run: Path, *extra: str) -> list[dict[str, Any]]:
 
 def figure(rows: list[dict[str, Any]], name: str, level: str) -> dict[str, Any]:
     """One test figure of metrics.json, over all subjects."""
-    (row,) = [r for r in rows if (r["name"], r["level"], r["part"]) == (name, level, "test") and "subject" not in r]
+    place = (name, level, "test", rows[0].get("target"))  # the run's own target comes first
+    (row,) = [
+        r
+        for r in rows
+        if (r["name"], r["level"], r["part"], r.get("target")) == place and "subject" not in r and "calibrated" not in r
+    ]
     return {k: row.get(k) for k in ("value", "low", "high", "chance", "chance_high", "chance_how", "p", "n")}

@@ -61,10 +61,13 @@ def main() -> None:
         jobs,
         *resume,
     )
+    step("audit", store, "--run", run, "--out", folder / "audit")
     step("report", run)
     print(f"\n{run / 'report.html'}")
-    for row in json.loads((run / "metrics.json").read_text()):
-        if row["part"] == "test" and row["name"] in ("accuracy", "macro_f1") and "subject" not in row:
+    rows = json.loads((run / "metrics.json").read_text())
+    for row in rows:
+        own = row["target"] == rows[0]["target"] and "subject" not in row
+        if own and row["part"] == "test" and row["name"] in ("accuracy", "macro_f1"):
             print(
                 f"  {row['name'].replace('_', ' ')} by {row['level']}: {row['value']:.2f} "
                 f"[{row['low']:.2f}, {row['high']:.2f}], chance {row['chance']:.2f}"
