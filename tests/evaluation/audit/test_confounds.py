@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import mutual_info_score
 
 from milmer.errors import UserError
+from milmer.evaluation.audit import confounds as module
 from milmer.evaluation.audit.confounds import _information, confounds, permuted
 
 
@@ -143,3 +144,14 @@ def test_what_cannot_be_judged_is_said() -> None:
         confounds(rows.drop(columns="subject"), np.arange(len(rows)) % 2)
     with pytest.raises(UserError, match="one a row"):
         confounds(rows, [0, 1])
+
+
+def test_all_findings_together_have_one_error_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four tests at alpha each would raise a false alarm nearly four times as often."""
+    rows = trials(recordings=4)
+    y = np.random.default_rng(0).integers(0, 2, len(rows))
+    for p, found in ((0.004, False), (0.0006, True)):
+        monkeypatch.setattr(module, "tail", lambda value, null, p=p: p)
+        tested = [c for c in confounds(rows, y) if c["p"] is not None]
+        assert [c["what"] for c in tested] == ["recording", "time", "neighbours", "stimulus"]
+        assert all(c["found"] == found for c in tested)

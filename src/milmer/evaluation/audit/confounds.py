@@ -23,7 +23,8 @@ Ints = NDArray[np.int64]
 Rows: TypeAlias = "pd.DataFrame | Mapping[str, Any]"
 
 ALPHA = 0.005
-PERMUTATIONS = 1999  # the least p-value is then 0.0005, a tenth of alpha
+PERMUTATIONS = 1999  # the least p-value is then 0.0005, well below an even share of alpha
+TESTS = 4  # recording, time, neighbours, stimulus: each has an even share of alpha
 FEWEST = 10  # trials, below which no p-value is given
 
 
@@ -40,7 +41,7 @@ def confounds(
     y : array of int, shape (n_rows,)
         Class of each row, -1 where it has none. A trial's class is that of its first labelled row.
     alpha : float
-        Error rate of each statistical finding.
+        Error rate of all statistical findings together: a quarter of it each.
     permutations : int
         Relabellings behind each p-value.
 
@@ -75,14 +76,15 @@ def confounds(
         )
     label, people = label.astype(np.int64), subject[pick]
     drawn = permuted(label, people, permutations, np.random.default_rng([seed, 7]))  # (P, n_trials)
+    each = alpha / TESTS
     found = [_subject(label, people)]
     recording = unit_codes(rows, "recording")
     if recording is not None:
-        found.append(_recording(label, people, recording[pick], drawn, alpha))
-    found += _time(rows, pick, label, drawn, alpha)
+        found.append(_recording(label, people, recording[pick], drawn, each))
+    found += _time(rows, pick, label, drawn, each)
     stimulus = unit_codes(rows, "stimulus")
     if stimulus is not None:
-        found.append(_stimulus(label, people, stimulus[pick], drawn, alpha))
+        found.append(_stimulus(label, people, stimulus[pick], drawn, each))
     return [f for f in found if f is not None]
 
 
@@ -199,7 +201,7 @@ def _time(rows: Rows, pick: Ints, label: Ints, drawn: Ints, alpha: float) -> lis
         )
 
     value = drift(label)
-    null = np.array([drift(row) for row in drawn[:999]])  # (P, 2)
+    null = np.array([drift(row) for row in drawn])  # (P, 2)
     # Two ways to drift are looked for, so the smaller p counts twice.
     ps = [tail(value[i], null[:, i]) for i in (0, 1)]
     best = int(np.argmin(ps))
@@ -235,7 +237,7 @@ def _stimulus(label: Ints, people: Ints, stimulus: Ints, drawn: Ints, alpha: flo
     value, tried = right(label)
     if tried < FEWEST:
         return None
-    null = np.array([right(row)[0] for row in drawn[:999]])  # (P,)
+    null = np.array([right(row)[0] for row in drawn])  # (P,)
     p = tail(value, null)
     named = stimulus >= 0
     fixed = bool((_kinds(label[named], stimulus[named]) == 1).all())
