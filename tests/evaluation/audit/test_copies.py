@@ -47,6 +47,28 @@ def test_no_alarm_on_honest_data(kind: str) -> None:
         assert not [f for f in found if f["fault"]], (kind, seed, found)
 
 
+@pytest.mark.parametrize("kind", ["fallen off", "half fallen off", "at its limits"])
+def test_sensors_that_read_nothing_are_no_copies_of_each_other(kind: str) -> None:
+    for seed in range(60):
+        rng = np.random.default_rng([seed, 6])
+        rows = table(6, 12, 5)
+        x = made("signatures", rows, 12, rng)
+        off = rng.random(len(x)) < 0.1  # (n,)
+        if kind == "fallen off":
+            x[off] = np.r_[np.full(11, -9.2), -8.0]
+        elif kind == "half fallen off":
+            x[off, :10] = 0.0
+        else:
+            x = np.clip(x, -1, 1)
+        found = duplicates(x, rows, folds(rows, rng))
+        assert not [f for f in found if f["fault"]], (kind, seed, found)
+    i, j = np.flatnonzero(~off)[[0, -1]]
+    if kind != "at its limits":  # a copy among them is still found
+        x[i] = x[j]
+        parts = {"train": np.flatnonzero(np.arange(len(x)) >= len(x) // 2), "test": np.arange(len(x) // 2)}
+        assert duplicates(x, rows, parts)[0]["shared"] == 1
+
+
 @pytest.mark.parametrize(("noise", "which"), [(0.0, 0), (0.02, 1)])
 @pytest.mark.parametrize("kind", ["plain", "signatures"])
 def test_one_copy_is_found(kind: str, noise: float, which: int) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from milmer.errors import UserError
+from milmer.evaluation.audit import scores
 from milmer.evaluation.audit.external import audit_tables, judge_tables
 
 from .tables_made import deal, study, write
@@ -215,3 +216,23 @@ def test_from_the_command_line(made: dict[str, Any]) -> None:
     assert json.loads((path / "out" / "audit.json").read_text())["protocols"][0]["protocol"] == "trial"
     assert CliRunner().invoke(app, [*tables, "--protocol", "subject"]).exit_code == 0
     assert json.loads((path / "out" / "audit.json").read_text())["protocols"][0]["verdict"] == "leaky"
+
+
+def test_where_each_subject_has_one_class_chance_is_of_subjects() -> None:
+    """Permuting within subjects changed nothing there: chance was the score itself."""
+    person = np.repeat(np.arange(16), 8)
+    truth, row = person % 2, np.arange(128)
+    answer = np.where(person < 12, truth, 1 - truth)  # 12 of 16 people
+    told = scores.Told(row, row * 0, person, row, answer, truth, row < 0, ("a",), 2)
+    found = scores.observed(told)
+    assert found["score"] == 0.75 and found["chance"] == pytest.approx(0.5, abs=0.02)
+    assert 0.02 < found["p"] < 0.1 and "between subjects" in found["how"]
+
+
+def test_films_never_seen_are_what_luck_deals_out() -> None:
+    """Eight people answer ten new films alike, seven of them right: ten answers, not eighty."""
+    person, film = (a.ravel() for a in np.indices((8, 10)))
+    truth, row = film % 2, np.arange(80)
+    answer = np.where(film < 7, truth, 1 - truth)
+    told = scores.Told(row, row * 0, person, row, answer, truth, row < 0, ("a",), 2)
+    assert scores.observed(told)["p"] < 0.005 < 0.1 < scores.observed(told, stimulus=film)["p"]

@@ -36,6 +36,7 @@ MOST_PAIRS = 2e7  # distances a fold: beyond it, test rows are drawn
 CHUNK = 256  # test rows at a time
 DIGITS = 9  # of each value, relative to its column's spread
 RESOLUTION = 1e-7  # of a continuous column: single precision
+FILLER_UNITS, FILLER_TIMES = 4, 10  # a filler is in so many units, and so many times commoner than a column's values
 
 
 def duplicates(features: ArrayLike, rows: pd.DataFrame | Mapping[str, Any], parts: Parts) -> list[dict[str, Any]]:
@@ -54,8 +55,8 @@ def duplicates(features: ArrayLike, rows: pd.DataFrame | Mapping[str, Any], part
     -------
     list of dict
         Two: ``what`` (``identical arrays``, ``near-identical arrays``), ``found`` (a sentence), ``fault``, ``shared``
-        (test rows with such a partner), ``of`` (test rows looked at). Rows without a finite value or without any
-        variation are not looked at.
+        (test rows with such a partner), ``of`` (test rows looked at). Rows without a finite value, without any
+        variation, or half of fillers are not looked at: sensors that fell off all read the same.
 
     Raises
     ------
@@ -74,9 +75,10 @@ def duplicates(features: ArrayLike, rows: pd.DataFrame | Mapping[str, Any], part
     good: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)  # (n,)
     if values.shape[1] > 1:
         good &= np.ptp(np.where(good[:, None], values, 0.0), axis=1) > 0  # (n,)
-    folds = [{k: v[good[v]] for k, v in fold.items()} for fold in as_folds(parts)]
     trial = unit_codes(rows, "trial")
     units = np.arange(count) if trial is None else np.where(trial < 0, count + np.arange(count), trial)  # (n,)
+    good &= ~_filled(values, units, good)
+    folds = [{k: v[good[v]] for k, v in fold.items()} for fold in as_folds(parts)]
     scaled = _scaled(values, good)  # (n, d')
     if not scaled.shape[1]:
         return [_entry(kind, 0, 0, "not judged: the features do not vary") for kind in ("identical", "near-identical")]
@@ -85,6 +87,23 @@ def duplicates(features: ArrayLike, rows: pd.DataFrame | Mapping[str, Any], part
     if "start" in rows and "stop" in rows:
         spans = np.column_stack([np.asarray(rows[c], dtype=np.float64) for c in ("start", "stop")])  # (n, 2)
     return [same, _near(scaled, units, spans, folds)]
+
+
+def _filled(values: Floats, units: Ints, good: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark rows half or more of whose columns hold a filler, (n,).
+
+    A filler is what a feature is where there is nothing to measure, or beyond what can be (a floor, a zero, a limit):
+    a value in several trials, far commoner in its column than values are.
+    """
+    filled = np.zeros(len(values), dtype=np.int64)  # (n,)
+    if not good.any():
+        return filled > 0
+    for column in values[good].T:
+        _, code, counts = np.unique(column, return_inverse=True, return_counts=True)
+        often = np.flatnonzero(counts >= max(FILLER_UNITS, FILLER_TIMES * float(np.median(counts))))
+        fillers = [c for c in often.tolist() if np.unique(units[good][code == c]).size >= FILLER_UNITS]
+        filled[good] += np.isin(code, fillers)
+    return np.asarray(filled * 2 >= max(values.shape[1], 1))  # (n,)
 
 
 def _entry(kind: str, shared: int, of: int, found: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from milmer.errors import UserError
 from milmer.evaluation.audit import columns, scores, structure, tables, verdict
 from milmer.evaluation.audit.confounds import confounds
+from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.protocols import PERMITTED, display_name
 from milmer.progress import Progress, silent
 from milmer.store import write_json
@@ -134,7 +135,7 @@ def judge_tables(
     inflation: list[dict[str, Any]] = []
     if answers is not None:
         told = scores.Told.of(rows, folds, answers, y, classes)
-        observed = scores.observed(told, seed=seed)
+        observed = scores.observed(told, seed, structure.unit_codes(rows, "stimulus") if name in NEW_STIMULI else None)
         inflation = [d for d in [scores.dose(told)] if d is not None]
         no_signal = scores.without_signal(told, rows, folds, y, len(classes))
     else:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from milmer.errors import UserError
 from milmer.evaluation import no_signal
 from milmer.evaluation.audit import structure
-from milmer.evaluation.audit.confounds import permuted, tail
+from milmer.evaluation.audit.confounds import tail
 from milmer.evaluation.intervals import mean_interval
+from milmer.evaluation.statistics import relabelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,10 +95,12 @@ class Told:
         return np.asarray(self.answer == self.truth, dtype=np.float64)
 
 
-def observed(told: Told, seed: int = 0) -> dict[str, Any]:
+def observed(told: Told, seed: int = 0, stimulus: Ints | None = None) -> dict[str, Any]:
     """Return the accuracy over subjects, with its interval, chance and p, and fold by fold.
 
-    Chance: labels permuted between the trials of each subject, the answers held.
+    Chance: the answers held, labels permuted between the trials of each subject; between subjects where each has one
+    class; with `stimulus`, shape (n_rows,), between stimuli, for all subjects alike (no film of the test was in
+    training; -1 where one has no name, and then not).
     """
     own = _by_person(told, told.right)  # (n_people,)
     score = float(np.nanmean(own))
@@ -108,10 +111,16 @@ def observed(told: Told, seed: int = 0) -> dict[str, Any]:
     given = told.answer >= 0
     np.add.at(counts, (unit[given], told.answer[given]), 1)
     size = np.bincount(unit)  # (T,)
-    drawn = permuted(told.truth[first], person, PERMUTATIONS, np.random.default_rng([seed, 43]))  # (P, T)
+    rng = np.random.default_rng([seed, 43])
+    films = None if stimulus is None else stimulus[told.row]  # (m,)
+    groups = None if films is None or (films < 0).any() else films[first]  # (T,)
+    drawn, how = relabelled(told.truth[first], person, PERMUTATIONS, rng, groups)  # (P, T)
     of_person = np.bincount(person, size)  # (G,)
     null = np.array(
-        [(np.bincount(person, counts[np.arange(first.size), row]) / of_person).mean() for row in drawn]
+        [
+            (np.bincount(person, counts[np.arange(first.size), row]) / of_person).mean()
+            for row in (() if drawn is None else drawn)
+        ]
     )  # (P,)
     folds = []
     for number, name in enumerate(told.names):
@@ -122,10 +131,10 @@ def observed(told: Told, seed: int = 0) -> dict[str, Any]:
         "score": score,
         "low": low,
         "high": high,
-        "chance": float(null.mean()),
-        "p": tail(score, null),
+        "chance": float(null.mean()) if null.size else None,
+        "p": tail(score, null) if null.size else None,
         "n": int(own.size),
-        "how": "accuracy, a mean over subjects; chance with labels permuted between the trials of each subject",
+        "how": f"accuracy, a mean over subjects; chance: {how}",
         "folds": folds,
     }
 
