@@ -225,3 +225,11 @@ def test_whole_comparisons_of_equal_models_raise_few_alarms(tmp_path: Path) -> N
         found = compare(runs, figure="accuracy")
         alarms += found.separated(found.main[0])
     assert alarms <= 6  # of 30 at 5 %: more than 6 once in a thousand such tests
+
+
+@pytest.mark.parametrize(("protocol", "said"), [("subject", False), ("subject-and-stimulus", True)])
+def test_where_films_were_new_it_is_said_that_the_tests_are_of_these_films(
+    tmp_path: Path, protocol: str, said: bool
+) -> None:
+    runs = [write_run(tmp_path / str(s), predictions(s, protocol=protocol)) for s in (0.2, 0.3)]
+    assert any("speaks of these stimuli" in note for note in compare(runs).notes) == said

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milmer.errors import UserError, nearest
+from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.comparable import Candidate, check_alike, differing, read_candidates, same_rows
 from milmer.evaluation.metrics import LESS_IS_BETTER, classification
 from milmer.evaluation.paired import Floats, Paired, friedman, holm, joined, paired
@@ -355,6 +356,11 @@ def _notes(
         notes.append(
             f"With {result.n} {unit} the smallest possible p is {result.p_smallest:.2g}{times}: no difference, however "
             f"large, can be shown at {100 * alpha:g} %. 'milmer plan' says how many would be enough."
+        )
+    if not over_trials and {run.protocol for run in runs} & NEW_STIMULI:
+        notes.append(
+            "Paired over subjects: this speaks of these stimuli. With others, though they were new to the models, a "
+            "difference may turn round, the more so the fewer there are."
         )
     if any("window" in run.protocol for run in runs):
         notes.append("Figures under the protocol window (leaky) are largely those of recognising a trial.")

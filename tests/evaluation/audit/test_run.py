@@ -48,6 +48,9 @@ def test_audit_json_holds_what_it_must(audited: Path) -> None:
 def test_true_labels_are_found_where_the_store_shows_them(audited: Path) -> None:
     entry = next(e for e in json.loads((audited / "audit.json").read_text())["protocols"] if e["protocol"] == "trial")
     assert entry["observed"]["score"] > entry["observed"]["chance"] + 0.2
+    assert entry["observed"]["p"] < 0.05
+    both = {e["protocol"]: e["observed"] for e in json.loads((audited / "audit.json").read_text())["protocols"]}
+    assert both["stimulus"]["p"] is None  # a few films decide there, not as many trials
 
 
 def test_features_see_alpha_power_and_the_bright_bar(tiny_store: Path) -> None:

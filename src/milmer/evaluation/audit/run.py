@@ -24,6 +24,7 @@ from milmer.evaluation.audit.probe import Probe, make_probe
 from milmer.evaluation.audit.structure import duplicates, overlaps
 from milmer.evaluation.audit.units import Units, trial_labels
 from milmer.evaluation.audit.verdict import ALPHA, Evidence, Setting, headline, holm, judge, shown, tests_of
+from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.protocol_fits import DEFAULT_FOLDS
 from milmer.evaluation.protocols import PROTOCOLS, Split, make_splits
 from milmer.evaluation.run import plain
@@ -128,7 +129,7 @@ def audit_study(
         film = dependence.stimulus_scores(study.probe, study.units, splits, seed=study.seed)
         evidence = Evidence(case.protocol, "", found, permuted, film)
         fits = len(splits) + (permuted.fits if permuted else 0) + (film.fits if film else 0)
-        out.append((evidence, {"observed": _observed(study, splits, permuted), "fits_of_audit": fits}))
+        out.append((evidence, {"observed": _observed(study, splits, permuted, case.protocol), "fits_of_audit": fits}))
     return out
 
 
@@ -173,7 +174,7 @@ def case_of(study: Study, protocol: str, folds: int | None = None) -> Case:
     return Case(protocol, splits, None if protocol == "trial" else base)
 
 
-def _observed(study: Study, splits: Sequence[Split], permuted: Permuted | None) -> dict[str, Any] | None:
+def _observed(study: Study, splits: Sequence[Split], permuted: Permuted | None, protocol: str) -> dict[str, Any] | None:
     from scipy.special import stdtr
 
     scores, chance = dependence.fold_scores(study.probe, study.units, study.y, study.k, splits)  # (3,), ()
@@ -185,6 +186,8 @@ def _observed(study: Study, splits: Sequence[Split], permuted: Permuted | None) 
     mean, spread = float(null.mean()), float(null.std(ddof=1) * np.sqrt(1 + 1 / null.size))
     # One further draw from a normal distribution known by these few: ranks among twelve could not tell 0.05 from less.
     p = float(stdtr(null.size - 1, (mean - scores[2]) / spread)) if spread > 1e-12 else None
+    if protocol in NEW_STIMULI:  # a few films decide there, which trials permuted one by one do not know
+        p = None
     return {"score": float(scores[2]), "chance": mean, "p": p}
 
 
