@@ -87,8 +87,8 @@ def figures(
 
     ``chance`` is the mean and ``chance_high`` the one-sided 5 % limit (the 95th percentile; the 5th where less is
     better) of the figure without any relation of labels to signals; ``p`` is the share of that null at least as good
-    as the value. Re-runs are the honest null. Without them labels are permuted between a subject's trials over fixed
-    predictions, which leaves out what permuted labels do to training.
+    as the value. Re-runs are the honest null. Without them labels are permuted over fixed predictions
+    (`milmer.evaluation.chance.held`), which leaves out what permuted labels do to training.
 
     ``above`` is the level a figure must reach to differ from chance at 5 % (`milmer.evaluation.chance.above`), by the
     number of independent subjects or trials, never windows. ``majority`` answers the commonest class of the fold's
