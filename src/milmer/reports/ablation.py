@@ -185,7 +185,8 @@ def _method(ablation: Ablation, row: Mapping[str, Any]) -> str:
     return (
         f"{seeds}Intervals at {level}: {how}, the same one left out of every cell{' and seed' if many else ''}, so "
         "that differences are paired; they do not say how much another seed would change. Chance: labels permuted "
-        "between a subject's trials (between stimuli where those of the test are new), predictions held. Trials: a trial's windows averaged."
+        "between a subject's trials (between stimuli where those of the test are new), "
+        "predictions held. Trials: a trial's windows averaged."
     )
 
 
