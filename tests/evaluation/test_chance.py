@@ -75,6 +75,16 @@ def test_the_level_follows_the_protocols_units() -> None:
     assert loss["above"] < loss["chance"]  # less is better
 
 
+def test_where_nobody_differs_chance_itself_is_not_above_chance() -> None:
+    """Each subject has one of its two trials right: t over subjects, without any variance, would call 0.5 skill."""
+    left = {name: np.full(8, 0.5) + 1e-17 for name in ("accuracy", "macro_f1")}
+    level, how = luck.above("accuracy", 0.5, 0.7, "subject", 16, left, None, "subjects")
+    assert level == luck.binomial_level(0.5, 16) == 0.75 and how.endswith("16 trials: the subjects do not differ")
+    level, how = luck.above("macro_f1", 0.5, 0.7, "subject", 16, left, None, "subjects")
+    assert level == 0.7 and how == "permuted labels of 16 trials: the subjects do not differ"
+    assert np.isnan(luck.above("macro_f1", 0.5, 0.5, "subject", 16, left, None, "subjects")[0])
+
+
 @pytest.mark.parametrize("protocol", ["trial", "subject"])
 def test_without_an_effect_few_pass_the_level(protocol: str) -> None:
     """One in twenty is allowed; more than 18 of 200 null studies above it would come once in 150 times."""

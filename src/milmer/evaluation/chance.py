@@ -12,6 +12,7 @@ from milmer.evaluation.predictions import Rows, labels_of
 from milmer.evaluation.statistics import permutation_statistics, relabelled
 
 ALPHA = 0.05
+TINY = 1e-20  # a variance below it is rounding
 DRAWS = 200
 HELD_OUT = frozenset({"subject", "subject-and-stimulus", "cross-study"})  # protocols that make claims about new people
 NEW_STIMULI = frozenset({"stimulus", "subject-and-stimulus", "cross-study"})  # and about new stimuli
@@ -184,6 +185,12 @@ def above(
         return limit, f"permuted labels of {trials} trials"
     if not np.isfinite(spread):
         return float("nan"), f"none: undefined without one of the {how}"
+    if spread < TINY:  # nobody differs (each has one of two trials right, say): t would call everything skill
+        if name == "accuracy":
+            return binomial_level(chance, trials), f"exact binomial over {trials} trials: the {how} do not differ"
+        if abs(limit - chance) < TINY**0.5:
+            return float("nan"), f"none: the {how} do not differ, nor do permuted labels"
+        return limit, f"permuted labels of {trials} trials: the {how} do not differ"
     level = chance + sign * quantile(free, ALPHA) * float(np.sqrt(max(spread, 0.0)))
     return level, f"t over {how}, {free:.3g} degrees"
 
