@@ -21,7 +21,16 @@ from milmer import labels
 from milmer.config import Config, load_config
 from milmer.errors import UserError
 from milmer.evaluation.calibration import fit_temperature
-from milmer.evaluation.guard import KINDS, Budget, Guard, LeakError, guard_ica, resolve_budget, uses_ica
+from milmer.evaluation.guard import (
+    KINDS,
+    Budget,
+    Guard,
+    LeakError,
+    check_budget,
+    guard_ica,
+    resolve_budget,
+    uses_ica,
+)
 from milmer.evaluation.protocols import Split
 from milmer.models.baselines import BandPowerLogistic
 from milmer.store import Store
@@ -112,6 +121,17 @@ def test_what_a_budget_names_by_hand() -> None:
         assert guard.rows("threshold").tolist() == sorted([0, 1, *given_labels]), text
     with pytest.raises(UserError, match="no columns start and stop; use --budget unlabelled"):
         Guard(split, table.drop(columns="stop"), Budget.parse("unlabelled:12"))
+
+
+def test_a_budget_that_leaves_nothing_to_test_is_refused() -> None:
+    """Such a run would have no test part, and pass for one of training."""
+    table = table_of(*(("a", t, t, 0) for t in range(3)), *(("b", t, t, 0) for t in range(4)))
+    split = Split(2, np.array([0]), np.array([1, 2]), np.array([3, 4, 5, 6]))
+    for text in ("none", "unlabelled", "unlabelled:99", "labelled:3"):
+        check_budget([split], table, Budget.parse(text))
+    with pytest.raises(UserError, match="budget labelled:4: subject b has 4 test trials in fold 2, so none") as error:
+        check_budget([split], table, Budget.parse("labelled:4"))
+    assert "\n" not in str(error.value)
 
 
 # ---- a fitter for each kind -------------------------------------------------------------------------------------

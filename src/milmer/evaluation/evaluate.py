@@ -15,7 +15,7 @@ from milmer.config import Config
 from milmer.errors import DamagedStore, UserError
 from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.executor import Executor, LocalExecutor, Outcome
-from milmer.evaluation.guard import Budget, guard_ica
+from milmer.evaluation.guard import Budget, check_budget, guard_ica
 from milmer.evaluation.one_fit import ERROR, FITS, PREDICTIONS, PROBES, Fold, fit_fold, fold_notes, load_bags
 from milmer.evaluation.plan_folds import check_options, first_splits, permuted_splits
 from milmer.evaluation.probes import probe_figures
@@ -140,6 +140,7 @@ class _Run:
         check_parts(config, self.store)  # a wrong name must neither cost the reading of all frames nor leave a run
         bags = load_bags(self.places, config)
         splits = first_splits(kind, self.store, bags, config, self.file)
+        check_budget(splits, bags.table, budget)
         about = check_split(out, bags.table, splits, self.file)
         seeds = [config.training.seed + i for i in range(config.evaluation.seeds if kind == "evaluate" else 1)]
         about |= {"command": self.command, "budget": str(budget), "seeds": seeds, "scope": config.evaluation.scope}
@@ -206,7 +207,8 @@ class _Run:
         file = first.task.folder / ERROR
         line = (
             f"{self.out}: {len(failed)} of {len(folds)} fits failed ({names}): {first.reason}; the traceback is in "
-            f"{file}; the others are finished, and the same command with --resume tries again what failed"
+            f"{file}; {'the others are finished, and ' if len(failed) < len(folds) else ''}the same command with "
+            "--resume tries again what failed"
         )
         raise DamagedStore(line) if any(o.damaged for o in failed) else FailedFits(line, first.reason, file)
 

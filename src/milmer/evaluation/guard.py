@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milmer.errors import UserError
 from milmer.evaluation.budget import PARTS, Budget, budgeted
-from milmer.evaluation.protocols import Split, person_codes
+from milmer.evaluation.protocols import Split, person_codes, trial_codes
 
 if TYPE_CHECKING:  # pandas takes half a second, torch four
     import pandas as pd
@@ -249,6 +249,28 @@ def _numbers(rows: Any, n_rows: int) -> Ints:
             raise UserError(f"rows: found a mask of shape {given.shape}, expected one a row of the table, ({n_rows},)")
         return np.flatnonzero(given)  # (n,)
     return given.astype(np.int64)
+
+
+def check_budget(splits: Sequence[Split], rows: pd.DataFrame | Mapping[str, Any], budget: Budget) -> None:
+    """Refuse a budget of labels that leaves somebody without a trial to be tested on.
+
+    Raises
+    ------
+    UserError
+        Naming the first such person and fold.
+    """
+    if budget.kind != "labelled":
+        return
+    people, trials = person_codes(rows), trial_codes(rows)  # (n_rows,) each
+    for split in splits:
+        for person in np.setdiff1d(people[split.test], people[Guard(split, rows, budget).tested]).tolist():
+            theirs = split.test[people[split.test] == person]  # (m,)
+            n = np.unique(trials[theirs]).size
+            raise UserError(
+                f"budget {budget}: subject {np.asarray(rows['subject'])[theirs[0]]} has {n} test trial"
+                f"{'' if n == 1 else 's'} in fold {split.fold}, so none would be left to test on; give fewer, or fewer "
+                "evaluation.folds, so that a fold has more trials"
+            )
 
 
 def uses_ica(config: Config, store: Store) -> bool:
