@@ -115,6 +115,8 @@ def test_a_mistake_in_a_file_is_one_line_that_names_it(text: str, message: str, 
         ("model.widht=3", r"unknown option 'model.widht' \(did you mean 'width'\?\)"),
         ("model=3", "expected keys and values"),
         ("data.step=0", "data.step: .*greater than 0"),
+        ("data.threshold=high", "threshold: .* a valid number, .* or 'midpoint' or 'median', found 'high'"),
+        ("evaluation.budget=all", "budget: found 'all', expected what .*: none, unlabelled.*labelled:trials"),
     ],
 )
 def test_a_mistake_in_a_flag_is_one_line(pair: str, message: str) -> None:

@@ -84,8 +84,13 @@ def test_mistakes_are_named_with_what_there_is() -> None:
         make_labels(rows, "valnce")
     with pytest.raises(UserError, match="needs ratings of arousal; this study has ratings of"):
         make_labels(rows)
-    with pytest.raises(UserError, match=r"found the classes \['rest'\], expected at least two"):
+    with pytest.raises(UserError, match="found only the class rest, expected at least two"):
         make_labels(rows, "label")
+    unnamed = rows.assign(label=["", None][:1])  # every store has the column
+    with pytest.raises(UserError, match="found no class, expected at least two"):
+        make_labels(unnamed, "label")
+    with pytest.raises(UserError, match="this study has valence, valence-arousal"):
+        make_labels(unnamed, "nope")
     with pytest.raises(UserError) as error:
         make_labels(rows, "nothing")
     assert "\n" not in str(error.value)

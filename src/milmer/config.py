@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +112,28 @@ def validate(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = error.errors()
         # Of an option with several types, the location ends in the type that was tried last.
         where = ".".join(
             str(p) for p in first["loc"] if str(p) not in ("int", "float", "str") and not re.search(r"[\[-]", str(p))
         )
         found = f", found {first['input']!r}" if where and not isinstance(first["input"], BaseModel) else ""
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_pattern_mismatch":  # the pattern of `evaluation.budget` says little to most people
+            message, found = f"found {first['input']!r}, expected {_wanted(first['loc'])}", ""
+        elif others and others[0]["loc"][:-1] == first["loc"][:-1] and others[0]["type"] == "literal_error":
+            message += f", or {others[0].get('ctx', {}).get('expected', '')}"  # it may be of another type too
         raise UserError(f"{source}: {where or 'configuration'}: {message}{found}") from error
+
+
+def _wanted(location: Sequence[int | str]) -> str:
+    """Return the description of the key at a location."""
+    section: type[BaseModel] = Config
+    for name in location[:-1]:
+        kind = section.model_fields[str(name)].annotation
+        assert isinstance(kind, type) and issubclass(kind, BaseModel)  # a pattern is on a section's own key
+        section = kind
+    return section.model_fields[str(location[-1])].description or ""
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

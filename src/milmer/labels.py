@@ -270,25 +270,28 @@ def _named(rows: pd.DataFrame, target: str) -> Labels:
     """Make classes of a column of names."""
     if target not in rows.columns:
         known = [c.removeprefix("rating_") for c in rows.columns if c.startswith("rating_")]
-        known += [c for c in ("label",) if c in rows.columns]
+        known += ["label"] if _has_names(rows) else []
         known += ["valence-arousal"]
         raise UserError(f"target '{target}': this study has {', '.join(sorted(known))}{nearest(target, known)}")
     text = rows[target].astype(object).where(rows[target].notna(), "").astype(str).str.strip()
     classes = tuple(sorted(set(text) - {""}, key=_natural))
     if len(classes) < 2:
-        raise UserError(
-            f"target '{target}': found the classes {list(classes)}, expected at least two; name another target"
-        )
+        found = f"only the class {classes[0]}" if classes else "no class"
+        raise UserError(f"target '{target}': found {found}, expected at least two; name another target")
     lookup = {name: i for i, name in enumerate(classes)}
     return Labels(np.array([lookup.get(t, -1) for t in text], dtype=np.int64), classes, f"{target} as given")
+
+
+def _has_names(rows: pd.DataFrame) -> bool:
+    """Whether a trial has a class by name; every store has the column."""
+    return "label" in rows.columns and bool(rows["label"].fillna("").astype(str).str.strip().any())
 
 
 def _rating(rows: pd.DataFrame, name: str, target: str) -> Floats:
     column = f"rating_{name}"
     if column not in rows.columns:
         have = ", ".join(c.removeprefix("rating_") for c in rows.columns if c.startswith("rating_")) or "nothing"
-        named = "label" in rows.columns and rows["label"].astype(str).str.strip().any()
-        hint = "; it has named classes: --target label" if named else ""
+        hint = "; it has named classes: --target label" if _has_names(rows) else ""
         raise UserError(f"target '{target}' needs ratings of {name}; this study has ratings of {have}{hint}")
     try:
         return np.asarray(rows[column].to_numpy(dtype=np.float64, na_value=np.nan))  # (n_rows,)

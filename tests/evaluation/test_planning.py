@@ -135,6 +135,7 @@ def test_a_plan_is_json() -> None:
         ({"classes": 2, "chance": 0.5}, "give one of them"),
         ({"power": 1.0}, "--power 1: expected"),
         ({"alpha": 0.0}, "--alpha 0: expected"),
+        ({"alpha": float("nan")}, "--alpha nan: expected a share above 0 and below 1"),
         ({"sd_subjects": -0.1}, "--sd-subjects -0.1: expected"),
         ({"sd_stimuli": 0.49, "chance": 0.25}, "cannot vary so much"),
         ({"correlation": 1.0}, "--correlation 1: expected"),

@@ -221,7 +221,7 @@ def _check(
         raise UserError(f"--classes {classes}: expected at least 2")
     if chance is not None and not 0 < chance < 1:
         raise UserError(f"--chance {chance:g}: expected a share between 0 and 1, such as 0.25")
-    for name, share, low in (("power", power, alpha), ("alpha", alpha, 0.0)):
+    for name, share, low in (("alpha", alpha, 0.0), ("power", power, alpha)):  # power is measured by alpha
         if not low < share < 1:
             raise UserError(f"--{name} {share:g}: expected a share above {low:g} and below 1")
     for name, value in (("sd-subjects", sd_subjects), ("sd-stimuli", sd_stimuli)):

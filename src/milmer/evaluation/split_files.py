@@ -111,8 +111,9 @@ def read_splits(
     lacking = [c for c in _NEEDED if c not in table]
     if lacking:
         raise UserError(
-            f"{file}: found no column {', '.join(lacking)}, expected fold, part and the identity of the rows (subject, "
-            "trial, where there are any study, session, window); add it"
+            f"{file}: found no column {', '.join(lacking)} (its columns: {', '.join(map(str, table.columns))}), "
+            "expected fold, part and the identity of the rows (subject, trial, where there are any study, session, "
+            "window), with commas between; add it"
         )
     if not len(table):
         raise UserError(f"{file}: found no rows, expected one for each row of a part; {_AGAIN}")
