@@ -137,12 +137,8 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
         say(f"of {', '.join(counts)}{f', pooled over {seeds} seeds' if seeds > 1 else ''}; intervals: {_how(main)}")
     if first.get("chance_how"):
         say(f"chance: {first['chance_how']}")
-    if first.get("above") is not None:
-        hows = {str(f["name"]): str(f.get("above_how")) for f in main}  # accuracy may go by another rule than the rest
-        said = hows.get("accuracy", "")
-        rest = next((how for name, how in hows.items() if name != "accuracy" and how != said), "")
-        how = f"accuracy: {said}; others: {rest}" if rest else said
-        say(f"above: from here on a figure differs from chance at 5 % ({how})")
+    if any(f.get("above") is not None for f in main):
+        say(f"above: from here on a figure differs from chance at 5 % ({_rules(main)})")
     gains = [f"{f['level']} {_signed(f)}" for f in main if f["name"] == "accuracy" and f.get("gain") is not None]
     said = ", ".join(gains) or "not known, training had no other subject's rating of the tested stimuli"
     say(f"gain over no signal{', accuracy by' if gains else ':'} {said}")
@@ -152,6 +148,20 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
 
 def _how(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(dict.fromkeys(str(f["interval_how"]) for f in rows if f.get("interval_how"))) or "none"
+
+
+def _rules(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say by which rule each figure's level above chance was found: what goes by another than most is named."""
+    hows = [str(f.get("above_how")) for f in rows]
+    most = max(dict.fromkeys(hows), key=hows.count)
+    apart: dict[str, list[str]] = {}
+    for f, how in zip(rows, hows, strict=True):
+        if how != most:
+            levels = {str(h) for r, h in zip(rows, hows, strict=True) if r["name"] == f["name"]}
+            by = f" by {f['level']}" if len(levels) > 1 else ""
+            apart.setdefault(how, []).append(str(f["name"]).replace("_", " ").replace("f1", "F1") + by)
+    said = [f"{', '.join(dict.fromkeys(names))}: {how}" for how, names in apart.items()]
+    return "; ".join([*said, f"{'others: ' if said else ''}{most}"])
 
 
 def _signed(row: Mapping[str, Any]) -> str:
