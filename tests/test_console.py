@@ -70,13 +70,15 @@ def test_a_figure_whose_level_goes_by_another_rule_is_named_with_its_rows(shown:
     """Each subject has one of two trials right: over trials accuracy has another rule than over windows."""
     most = {"value": 0.5, "part": "test", "protocol": "subject", "above": 0.6, "above_how": "t over subjects"}
     rows: list[Row] = [
-        {**most, "name": name, "level": level} for level in ("window", "trial") for name in ("accuracy", "macro_f1")
+        {**most, "name": name, "level": level}
+        for level in ("window", "trial")
+        for name in ("accuracy", "balanced_accuracy", "macro_f1")
     ]
     console.show_figures(rows)
     assert "at 5 % (t over subjects)" in shown.getvalue()
-    rows[2]["above_how"] = "exact binomial over 16 trials"
+    rows[3]["above_how"] = "exact binomial over 16 trials"
     console.show_figures(rows)
     assert "(accuracy by trial: exact binomial over 16 trials; others: t over subjects)" in shown.getvalue()
-    rows[0]["above_how"] = rows[2]["above_how"]
+    rows[0]["above_how"] = rows[3]["above_how"]
     console.show_figures(rows)
     assert "(accuracy: exact binomial over 16 trials; others: t over subjects)" in shown.getvalue()
