@@ -13,7 +13,8 @@ NOTHING = ["--valence", "none", "--arousal", "none"]
 # Long trials of little video: a trial has ten windows to be told by.
 STUDY = ["--subjects", "6", "--trials", "20", "--seconds", "33", "--size", "192x160", "--fps", "10"]
 # What a paper's training has: no augmentation, and long enough to learn a trial by heart.
-BY_HEART = ["--epochs", "40", "--batch", "12", "--set", "training.augment=false", "--set", "training.patience=40"]
+BY_HEART = ["--epochs", "40", "--batch", "12", "--lr", "0.001"]
+BY_HEART += ["--set", "training.augment=false", "--set", "training.patience=40", "--set", "model.modality_dropout=0"]
 RUNS = {
     "window": ["--scope", "subject"],
     "trial": ["--scope", "subject", "--folds", "3"],
