@@ -82,3 +82,14 @@ def test_a_figure_whose_level_goes_by_another_rule_is_named_with_its_rows(shown:
     rows[0]["above_how"] = rows[3]["above_how"]
     console.show_figures(rows)
     assert "(accuracy: exact binomial over 16 trials; others: t over subjects)" in shown.getvalue()
+
+
+def test_bold_is_what_passes_the_level_and_has_a_small_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"name": "accuracy", "level": "window", "part": "test", "protocol": "subject", "value": 0.61, "above": 0.55}
+    for p, above, bold in ((0.01, 0.55, True), (0.15, 0.55, False), (0.01, 0.65, False), (None, None, False)):
+        text = io.StringIO()
+        styled = Console(file=text, width=80, highlight=False, soft_wrap=True, force_terminal=True, no_color=True)
+        monkeypatch.setattr(console, "out", styled)
+        console.show_figures([{**row, "p": p, "above": above}])
+        assert ("\x1b[1m0.61" in text.getvalue()) is bold
+        assert ("whether anything here is above chance is not known" in text.getvalue()) is (p is None)

@@ -104,8 +104,11 @@ def _log_lines(title: str) -> Progress:
 def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     """Print the main figures: value, interval, and all that a reader must hold them against, in one table.
 
-    At most 80 columns wide. A value that differs from chance is bold; what the abbreviations mean stands below.
+    At most 80 columns wide. A value that counts as better than chance (`milmer.evaluation.chance.differs`) is bold;
+    what the abbreviations mean stands below.
     """
+    from milmer.evaluation.chance import differs  # late: numpy is not needed to ask for help
+
     main = [f for f in figures if f["name"] in ("accuracy", "balanced_accuracy", "macro_f1") and not f.get("subject")]
     main = [f for f in main if not f.get("calibrated") and f.get("target") == main[0].get("target")]
     part = "test" if any(f["part"] == "test" for f in main) else "validation"
@@ -119,8 +122,7 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     for column in ("figure", "by", "value and interval", "chance", "majority", "above"):
         table.add_column(column, justify="left" if column in ("figure", "by") else "right", no_wrap=True)
     for f in main:
-        value, level = f["value"], f.get("above")
-        passed = value is not None and level is not None and value >= level
+        value, level, passed = f["value"], f.get("above"), differs(f)
         table.add_row(
             str(f["name"]).replace("_", " ").replace("f1", "F1"),
             str(f["level"]),
@@ -135,10 +137,16 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     seeds = first.get("seeds") or 1
     if counts:
         say(f"of {', '.join(counts)}{f', pooled over {seeds} seeds' if seeds > 1 else ''}; intervals: {_how(main)}")
-    if first.get("chance_how"):
-        say(f"chance: {first['chance_how']}")
+    hows = list(dict.fromkeys(str(f["chance_how"]) for f in main if f.get("chance_how")))
+    if hows:
+        say(f"chance: {'; '.join(hows)}")
     if any(f.get("above") is not None for f in main):
-        say(f"above: from here on a figure differs from chance at 5 % ({_rules(main)})")
+        say(f"above: from here on a figure can differ from chance at 5 % ({_rules(main)})")
+    if any(f.get("above") is not None or f.get("p") is not None for f in main):
+        ps = [f"{f['level']} {_number(f['p'], 3)}" for f in main if f["name"] == "macro_f1" and f.get("p") is not None]
+        say(f"bold: from above on and p 0.05 at most{' (macro F1 by ' + ', '.join(ps) + ')' if ps else ''}")
+    else:
+        say("whether anything here is above chance is not known")
     gains = [f"{f['level']} {_signed(f)}" for f in main if f["name"] == "accuracy" and f.get("gain") is not None]
     said = ", ".join(gains) or "not known, training had no other subject's rating of the tested stimuli"
     say(f"gain over no signal{', accuracy by' if gains else ':'} {said}")

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from tests.reports.test_page import Page
 
+from milmer.errors import UserError
 from milmer.reports.page import write_report
+from milmer.reports.protocols import read_beside
 from milmer.reports.reading import Run, read_run
 from milmer.reports.verdict import audit_verdict, claims, gain, guard_rows, structure
+from milmer.reports.words import headline, main_row, verdict
 
 
 def audited(run: Path, **entry: Any) -> None:
@@ -173,7 +176,7 @@ def test_marks_of_chance_are_on_every_point(make: Callable[..., Any]) -> None:
     for track in tracks:
         for mark in ("chance", "majority", "prior", "above", "no_signal"):
             assert f'class="mark {mark}"' in track.split("</span>")[0]
-    assert "It would have to be above 0.40 to differ from chance at 5 % (24 trials)." in page.text
+    assert "The bar to differ from chance at 5 % is 0.40 (24 trials)." in page.text
     assert "class prior" in page.text and "others’ ratings of the stimulus" in page.text
 
 
@@ -216,3 +219,55 @@ def test_what_was_run_is_told(make: Callable[..., Any]) -> None:
     assert "/some/where" not in text
     assert f"--test-store /other/store --splits {made.run / 'splits.parquet'}" in text
     assert "Folds from mine.csv" in text
+
+
+def chance_of(run: Run, level: str, **keys: Any) -> Run:
+    """Return the run with keys added to macro-F1 at a level."""
+    rows = [dict(r) for r in run.metrics]
+    for row in rows:
+        if (row["name"], row["level"], row.get("subject")) == ("macro_f1", level, None):
+            row |= keys
+    return replace(run, metrics=rows)
+
+
+def test_the_headline_follows_the_one_rule(run: Run) -> None:
+    above = chance_of(run, "window", value=0.6, above=0.5, above_how="t over subjects", p=0.01)
+    assert verdict(main_row(above)[0]) == "above"
+    assert "That is above chance (p = 0.010). The bar to differ from chance at 5 % is 0.50" in " ".join(headline(above))
+    unsure = chance_of(above, "window", p=0.15)
+    assert verdict(main_row(unsure)[0]) == "not above"
+    assert "reaches the bar of 0.50 (t over subjects), but p would have to be 0.05 at most" in " ".join(
+        headline(unsure)
+    )
+    below = chance_of(above, "window", above=0.7)
+    said = " ".join(headline(below))
+    assert "That is not above chance (p = 0.010" in said and "would have to be above 0.70" in said
+
+
+def test_where_windows_have_no_chance_level_the_headline_is_that_of_whole_trials(run: Run) -> None:
+    how = (
+        "none over windows: a subject's trials of different classes differ in length; read the figures of whole trials"
+    )
+    none = dict.fromkeys(("chance", "chance_high", "p", "above"))
+    windows = chance_of(run, "window", **none, chance_how=how, above_how=how)
+    known = chance_of(windows, "trial", value=0.61, above=0.5, p=0.01)
+    assert main_row(known)[1] == "trial"
+    said = headline(known)
+    assert said[0].startswith("Macro-F1 0.61") and "on held-out trials" in said[0] and "window" not in said[0]
+    assert said[2].endswith(f"whether that is above chance is not known ({how}).")
+    nothing = chance_of(windows, "trial", **none)
+    assert verdict(main_row(nothing)[0]) == "unknown"
+    assert "not known: there is no chance level over windows: a subject's trials" in " ".join(headline(nothing))
+
+
+def test_what_the_split_shares_is_counted_once_however_many_folds(run: Run) -> None:
+    table = run.predictions.assign(study="one")
+    found = {o["kind"]: (o["shared"], o["of"]) for o in structure(replace(run, predictions=table))}
+    assert found["study"] == (1, 1)
+    people = table["subject"].nunique()
+    assert found["subject"] == (people, people)
+
+
+def test_a_run_is_not_drawn_beside_itself(run: Run) -> None:
+    with pytest.raises(UserError, match="is drawn already; give --beside another run"):
+        read_beside(run, [run.path])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from milmer.evaluation.intervals import FEWEST, quantile, two_way_variance, variance
 from milmer.evaluation.metrics import LESS_IS_BETTER, Floats, Ints, classification, from_confusion, from_statistics
 from milmer.evaluation.predictions import Rows, labels_of
-from milmer.evaluation.statistics import permutation_statistics, relabelled
+from milmer.evaluation.statistics import TOLERANCE, p_value, permutation_statistics, relabelled
 
 ALPHA = 0.05
 TINY = 1e-20  # a variance below it is rounding
+BEYOND = 1e-9  # what is less than that above a constant answer is not above it
 DRAWS = 200
 HELD_OUT = frozenset({"subject", "subject-and-stimulus", "cross-study"})  # protocols that make claims about new people
 NEW_STIMULI = frozenset({"stimulus", "subject-and-stimulus", "cross-study"})  # and about new stimuli
@@ -69,26 +71,28 @@ def held(
     classes : sequence of str
     rng : Generator
     protocol : str
-        Labels are permuted between a subject's trials; under protocols whose tests hold new stimuli only
-        (`NEW_STIMULI`) between stimuli, for all subjects alike: people agree on a film, and models answer it alike.
+        Labels are permuted between a subject's trials of about equal length; under protocols whose tests hold new
+        stimuli only (`NEW_STIMULI`) between stimuli, for all subjects alike: people agree on a film, and models
+        answer it alike.
     answers_only : bool
         Only the figures that need no probabilities, which is faster.
 
     Returns
     -------
     figures : dict of str to ndarray
-        Empty where all trials have one class.
+        Empty where all trials have one class, or where classes differ in the length of their trials, so that no
+        exchange leaves each class as many rows as it has.
     how : str
         That in words.
     """
     labels = labels_of(table)  # (U,)
-    _, first = np.unique(table.trial, return_index=True)
-    groups = stimuli_exchanged(table, protocol)  # (n,)
-    shuffled, how = relabelled(
-        labels, table.person[first], permutations, rng, None if groups is None else groups[first]
-    )
+    lengths = np.bincount(table.trial)  # (U,)
+    shuffled, how = _exchanged(table, permutations, rng, protocol, lengths, TOLERANCE)
+    if shuffled is not None and _constant_passes(table, shuffled, classes, answers_only):
+        # About equal is not enough here: a class is always the little longer one.
+        shuffled, how = _exchanged(table, permutations, rng, protocol, lengths, 1.0)
     if shuffled is None:
-        return {}, how
+        return {}, _of_level(how, table.level)
     how = f"{how}, predictions held"
     if not answers_only:
         return from_statistics(permutation_statistics(table.p, table.trial, shuffled), classes), how
@@ -96,6 +100,110 @@ def held(
     given = np.bincount(table.trial * k + table.p.argmax(axis=1), minlength=labels.size * k).reshape(-1, k)  # (U, k)
     tables = np.stack([(shuffled == c).astype(np.float64) @ given for c in range(k)], axis=1)  # (R, k, k)
     return from_confusion(tables, classes), how
+
+
+def rerun_fault(table: Rows, permutations: int, classes: Sequence[str], rng: np.random.Generator, protocol: str) -> str:
+    """Say why re-runs with permuted labels are no chance level of these rows; empty where they are one.
+
+    Re-runs exchange labels between all of a subject's trials, of whatever length.
+    """
+    lengths = np.bincount(table.trial)  # (U,)
+    fair, how = _exchanged(table, 1, rng, protocol, lengths, TOLERANCE)
+    if fair is None and "differ in" in how:
+        return _of_level(how, table.level)
+    plain, _ = _exchanged(table, permutations, rng, protocol, None)
+    if plain is not None and _constant_passes(table, plain, classes, False):
+        return _of_level("none: re-runs exchanged labels between trials of different length", table.level)
+    return ""
+
+
+def _of_level(how: str, level: str) -> str:
+    """Say of which level there is no chance level for trials' lengths, and what to read in its place."""
+    if "differ" not in how:
+        return how
+    rest = "; read the figures of whole trials" if level == "window" else ""
+    return how.replace("none:", f"none over {level}s:", 1) + rest
+
+
+def _exchanged(
+    table: Rows,
+    permutations: int,
+    rng: np.random.Generator,
+    protocol: str,
+    lengths: Ints | None,
+    tolerance: float = TOLERANCE,
+) -> tuple[Ints | None, str]:
+    """Labels of trials, exchanged by what is independent under the protocol, (permutations, U), and how."""
+    _, first = np.unique(table.trial, return_index=True)
+    groups = stimuli_exchanged(table, protocol)  # (n,)
+    of_trial = None if groups is None else groups[first]  # (U,)
+    return relabelled(labels_of(table), table.person[first], permutations, rng, of_trial, lengths, tolerance)
+
+
+def _constant_passes(table: Rows, shuffled: Ints, classes: Sequence[str], answers_only: bool) -> bool:
+    """Whether an answer that never changes would be better than chance with these labels exchanged.
+
+    That cannot be where each class keeps as many rows as it has; else each class is tried, and the mean probabilities.
+    """
+    all_ = np.concatenate([shuffled, labels_of(table)[None]])  # (R + 1, U)
+    lengths, k = np.bincount(table.trial), len(classes)  # (U,)
+    rows = np.stack([(all_ == c) @ lengths for c in range(k)], axis=1)  # (R + 1, k)
+    if (rows == rows[-1]).all():
+        return False
+    found = []
+    for c in range(k):
+        cells = np.zeros((*rows.shape, k))  # (R + 1, k, k)
+        cells[:, :, c] = rows  # (R + 1, k)
+        found.append(from_confusion(cells, classes))
+    if not answers_only:
+        mean = table.p[0] if (table.p == table.p[0]).all() else table.p.mean(axis=0)  # (k,)
+        same = np.broadcast_to(mean, table.p.shape)  # (n, k)
+        found.append(from_statistics(permutation_statistics(same, table.trial, all_), classes))
+    return any(
+        p_value(float(values[-1]), values[:-1], name not in LESS_IS_BETTER) <= ALPHA
+        for each in found
+        for name, values in each.items()
+    )
+
+
+def constant(table: Rows, classes: Sequence[str]) -> dict[str, float]:
+    """Return each figure of the best answer that never changes: one class, or the shares of classes themselves.
+
+    That of training's commonest class (`majority`) is among them, where training is known.
+    """
+    k = len(classes)
+    rows = np.bincount(table.y, minlength=k).astype(np.float64)  # (k,)
+    cells = np.zeros((k, k, k))  # (k answers, k, k)
+    cells[np.arange(k), :, np.arange(k)] = rows  # (k, k)
+    found: dict[str, list[float]] = {name: values.tolist() for name, values in from_confusion(cells, classes).items()}
+    shares = np.broadcast_to(rows / rows.sum(), (table.y.size, k))  # (n, k)
+    for figures in (classification(table.y, shares, classes), majority(table, classes)):
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+    known = {name: [v for v in values if np.isfinite(v)] for name, values in found.items()}
+    return {name: min(v) if name in LESS_IS_BETTER else max(v) for name, v in known.items() if v}
+
+
+def differs(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a figure counts as better than chance: the one rule of terminal and report.
+
+    It must reach its level `above` where there is one, and have p of 0.05 at most where there is one.
+
+    Parameters
+    ----------
+    row : mapping
+        Of metrics.json: ``name``, ``value`` and, where known, ``above`` and ``p``.
+
+    Returns
+    -------
+    bool or None
+        None where neither is known, or there is no value.
+    """
+    value, level, p = row.get("value"), row.get("above"), row.get("p")
+    if value is None or (level is None and p is None):
+        return None
+    passed = level is None or (value <= level if row.get("name") in LESS_IS_BETTER else value >= level)
+    return bool(passed and (p is None or p <= ALPHA))
 
 
 def stimuli_exchanged(table: Rows, protocol: str) -> Ints | None:
@@ -137,6 +245,7 @@ def above(
     by_stimulus: tuple[dict[str, Floats], dict[str, Floats]] | None,
     unit: str,
     shared: bool = False,
+    floor: float = float("nan"),
 ) -> tuple[float, str]:
     """Return the level above which (below, where less is better) a figure differs from chance at 5 %, and how.
 
@@ -159,7 +268,30 @@ def above(
         What `left` leaves out.
     shared : bool
         Whether people saw the same stimuli (`stimuli_of`), so that these are fewer than trials.
+    floor : float
+        The figure of the best constant answer (`constant`): the level lies beyond it.
     """
+    sign = -1 if name in LESS_IS_BETTER else 1
+    level, how = _level(name, chance, limit, protocol, trials, left, by_stimulus, unit, shared)
+    if not np.isfinite([level, floor]).all() or sign * (level - floor) > BEYOND:
+        return level, how
+    if sign * floor >= (1 if sign > 0 else 0) - BEYOND:
+        return float("nan"), "none: a constant answer reaches the bound of this figure"
+    return floor + sign * BEYOND, f"{how}; more than a constant answer"
+
+
+def _level(
+    name: str,
+    chance: float,
+    limit: float,
+    protocol: str,
+    trials: int,
+    left: dict[str, Floats],
+    by_stimulus: tuple[dict[str, Floats], dict[str, Floats]] | None,
+    unit: str,
+    shared: bool,
+) -> tuple[float, str]:
+    """The level by the units of the protocol alone."""
     if not np.isfinite(chance):
         return float("nan"), "none: chance is not known"
     sign = -1 if name in LESS_IS_BETTER else 1

@@ -214,7 +214,8 @@ def _averaged(rows: Ints, p: Floats, all_: Coded, k: int) -> tuple[Ints, Floats]
     _, first, at = np.unique(key, return_index=True, return_inverse=True)
     size = np.bincount(at)  # (trials,)
     mean = np.stack([np.bincount(at, weights=c) for c in p.T], axis=1) / size[:, None]  # (trials, k)
-    return rows[first], mean
+    # Means of equal numbers differ by rounding with how many there are, and areas would see an order in that.
+    return rows[first], np.round(mean, 12)
 
 
 def fold_keys(rows: pd.DataFrame) -> list[tuple[int, int]]:

@@ -11,7 +11,15 @@ from milmer.evaluation.intervals import FEWEST, jackknife, scale_of, two_way
 from milmer.evaluation.metrics import LESS_IS_BETTER, Floats, Ints
 from milmer.evaluation.predictions import Rows
 from milmer.evaluation.regression import from_moments, moments
-from milmer.evaluation.statistics import chance_level, exchangeable, exchanged_alike, p_value, permuted_labels
+from milmer.evaluation.statistics import (
+    TOLERANCE,
+    alike_in_length,
+    chance_level,
+    exchangeable,
+    exchanged_alike,
+    p_value,
+    permuted_labels,
+)
 
 if TYPE_CHECKING:
     from milmer.config import Evaluation
@@ -81,7 +89,11 @@ def rating_rows(table: Rows, name: str, config: Evaluation, protocol: str, rng: 
             new = two_way(value, of_model[figure], crossed[0][figure], crossed[1][figure], config.confidence, scale)
         mean, limit = chance_level(null.get(figure, ()), sign > 0)
         trials, shared = luck.trials_of(mine), stimuli is not None
-        level, above_how = luck.above(figure, mean, limit, protocol, trials, of_model, crossed, unit, shared)
+        spread = float(truth.std()) if figure == "rmse" else 0.0  # of the best constant answer, the mean; else none
+        floor = min(spread, base[figure]) if figure == "rmse" else spread
+        level, above_how = luck.above(figure, mean, limit, protocol, trials, of_model, crossed, unit, shared, floor)
+        if null_how.startswith("none over"):
+            above_how = null_how
         gain = (float("nan"),) * 3
         if np.isfinite(still.get(figure, np.nan)):
             gain = (sign * (value - still[figure]), *gain[1:])
@@ -116,16 +128,34 @@ def _held(
     if not exchangeable(rating, strata):
         return {}, "none: each subject gave one rating"
     groups = luck.stimuli_exchanged(table, protocol)  # (n,)
-    if groups is None:
-        order = permuted_labels(np.arange(first.size), strata, permutations, rng)  # (R, U)
-    else:
-        order = exchanged_alike(np.arange(first.size), strata, groups[first], permutations, rng)  # (R, U)
+    of_trial = None if groups is None else groups[first]  # (U,)
+    if of_trial is not None:
         how = "ratings permuted between stimuli, for all subjects alike, predictions held"
-    shuffled = rating[order]  # (R, U)
     size = np.bincount(unit).astype(np.float64)  # (U,)
     x = answer - centre  # (n,)
     of_unit = np.bincount(unit, weights=x)  # (U,)
-    sums = np.empty((permutations, 6))  # (R, 6)
-    sums[:, 0], sums[:, 2], sums[:, 4] = size.sum(), x.sum(), (x * x).sum()
-    sums[:, 1], sums[:, 3], sums[:, 5] = shuffled @ size, (shuffled**2) @ size, shuffled @ of_unit
-    return from_moments(sums), how
+    for tolerance in (TOLERANCE, 1.0):
+        alike = alike_in_length(rating, strata, size, tolerance, of_trial)  # (U,)
+        if alike is None:
+            break
+        if of_trial is None:
+            order = permuted_labels(np.arange(first.size), alike, permutations, rng)  # (R, U)
+        else:
+            order = exchanged_alike(np.arange(first.size), alike, of_trial, permutations, rng)  # (R, U)
+        shuffled = np.concatenate([rating[order], rating[None]])  # (R + 1, U)
+        sums = np.empty((permutations + 1, 6))  # (R + 1, 6)
+        sums[:, 0], sums[:, 2], sums[:, 4] = size.sum(), x.sum(), (x * x).sum()
+        sums[:, 1], sums[:, 3], sums[:, 5] = shuffled @ size, (shuffled**2) @ size, shuffled @ of_unit
+        if not any(_constant_passes(sums, at) for at in (float(x.mean()), float(sums[-1, 1] / sums[-1, 0]))):
+            return from_moments(sums[:-1]), how
+    return {}, f"none over {table.level}s: a subject's trials differ in length with their rating" + (
+        "; read the figures of whole trials" if table.level == "window" else ""
+    )
+
+
+def _constant_passes(sums: Floats, at: float) -> bool:
+    """Whether one rating for every row would be nearer than chance to the last row of sums, the others permuted."""
+    errors = sums[:, 3] - 2 * at * sums[:, 1] + at * at * sums[:, 0]  # (R + 1,), of squares
+    errors = np.sqrt(np.maximum(errors / sums[:, 0], 0))  # (R + 1,)
+    # The same sums in another order differ by rounding, which is no gain.
+    return p_value(float(errors[-1]) + 1e-9, errors[:-1], False) <= luck.ALPHA

@@ -187,6 +187,8 @@ def _score(
     crossed, new_how = _crossed(table, classes, levels)
     shared = luck.stimuli_of(table) is not None
     null, null_how = luck.held(table, config.resamples, classes, rng, protocol=protocol)
+    floor = luck.constant(table, classes)
+    fault = luck.rerun_fault(table, config.resamples, classes, rng, protocol) if nulls else ""
     spread = _seed_sd(table, classes)
     unit = "subjects" if table.person.max() else "trials"
     rows: list[Row] = []
@@ -200,12 +202,13 @@ def _score(
             new = two_way(value, left.model[name], crossed[0][name], crossed[1][name], config.confidence, scale)
         row |= {"low_new": _plain(new[0]), "high_new": _plain(new[1]), "interval_new_how": new_how}
         rerun = nulls.get((name, table.level, table.part, "", target))
-        row |= _chance(name, value, null.get(name), null_how, rerun)
+        row |= _chance(name, value, null.get(name), null_how, rerun, fault)
         row |= {"majority": _plain(common.get(name)), "prior": _plain(drawn.get(name))}
         mean, limit = _number(row["chance"]), _number(row["chance_high"])
         trials = luck.trials_of(table)
-        level, above_how = luck.above(name, mean, limit, protocol, trials, left.model, crossed, unit, shared)
-        row |= {"above": _plain(level), "above_how": above_how}
+        beyond = floor.get(name, float("nan"))
+        level, above_how = luck.above(name, mean, limit, protocol, trials, left.model, crossed, unit, shared, beyond)
+        row |= {"above": _plain(level), "above_how": _why(row, above_how)}
         row |= _gain(name, value, quiet.get(name), left, config.confidence)
         rows.append({**row, **count_of(table), "seed_sd": _plain(spread.get(name))})
     return rows
@@ -235,16 +238,20 @@ def _subjects(
                 base = from_confusion(left_tables(mine.y, mine.no_signal.p.argmax(axis=1), cluster, k), classes)
             left = _Left(model, base)
         null, null_how = luck.held(mine, config.resamples, classes, rng, answers_only=True)
+        floor = luck.constant(mine, classes)
+        fault = luck.rerun_fault(mine, config.resamples, classes, rng, "trial") if nulls else ""
         for name in PER_SUBJECT:
             low, high = jackknife(value[name], left.model.get(name, ()), config.confidence, "unit")
             row: Row = {"name": name, "target": target, "level": table.level, "part": table.part}
             row |= {"subject": subject, "value": value[name], "low": _plain(low), "high": _plain(high)}
             rerun = nulls.get((name, table.level, table.part, subject, target))
-            row |= {"interval_how": how, **_chance(name, value[name], null.get(name), null_how, rerun)}
+            row |= {"interval_how": how, **_chance(name, value[name], null.get(name), null_how, rerun, fault)}
             row |= {"majority": _plain(common.get(name)), "prior": _plain(drawn.get(name))}
             mean, limit = _number(row["chance"]), _number(row["chance_high"])
-            level, above_how = luck.above(name, mean, limit, "trial", luck.trials_of(mine), left.model, None, "trials")
-            row |= {"above": _plain(level), "above_how": above_how}
+            level, above_how = luck.above(
+                name, mean, limit, "trial", luck.trials_of(mine), left.model, None, "trials", floor=floor[name]
+            )
+            row |= {"above": _plain(level), "above_how": _why(row, above_how)}
             rows.append({**row, **_gain(name, value[name], quiet.get(name), left, config.confidence), **count_of(mine)})
     return rows
 
@@ -308,14 +315,22 @@ def _gain(name: str, value: float, quiet: float | None, left: _Left, confidence:
     return {"no_signal": _plain(quiet), **gain}
 
 
-def _chance(name: str, value: float, null: Floats | None, how: str, rerun: Floats | None) -> Row:
+def _chance(name: str, value: float, null: Floats | None, how: str, rerun: Floats | None, fault: str) -> Row:
+    """What the figure is by chance, by re-runs where they are a chance level of these rows."""
     values = rerun if rerun is not None else null if null is not None else np.zeros(0)
+    if rerun is not None:
+        how = fault or f"{rerun.size} re-runs with permuted labels"
+        values = np.zeros(0) if fault else values
     greater = name not in LESS_IS_BETTER
     mean, limit = chance_level(values, greater)
-    if rerun is not None:
-        how = f"{rerun.size} re-runs with permuted labels"
     p = p_value(value, values, greater)
     return {"chance": _plain(mean), "chance_high": _plain(limit), "p": _plain(p), "chance_how": how}
+
+
+def _why(row: Row, how: str) -> str:
+    """Give the reason for which there is no chance level as that for which there is no level above it."""
+    unknown = row["chance"] is None and str(row["chance_how"]).startswith("none over")
+    return str(row["chance_how"]) if unknown else how
 
 
 def _seed_sd(table: Rows, classes: Sequence[str]) -> dict[str, float]:

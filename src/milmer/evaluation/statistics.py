@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,6 +11,7 @@ from milmer.evaluation.metrics import BINS, Statistics, row_losses, top_label
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+TOLERANCE = 1.25  # trials whose lengths differ by no more may exchange labels
 
 
 def permuted_labels(labels: ArrayLike, strata: ArrayLike, permutations: int, rng: np.random.Generator) -> Ints:
@@ -78,6 +81,8 @@ def relabelled(
     permutations: int,
     rng: np.random.Generator,
     groups: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Ints | None, str]:
     """Shuffle the labels of units by what is independent of each other, and say how.
 
@@ -91,6 +96,10 @@ def relabelled(
         Source of randomness.
     groups : array, shape (n_units,), optional
         The stimulus of each unit, where none was in training: see `exchanged_alike`.
+    lengths : array, shape (n_units,), optional
+        How many rows each unit has: only units of about equal length change labels, see `alike_in_length`.
+    tolerance : float
+        How unequal they may be.
 
     Returns
     -------
@@ -102,15 +111,93 @@ def relabelled(
     """
     label, stratum = np.asarray(labels, dtype=np.int64), np.asarray(strata)
     if exchangeable(label, stratum):
+        alike = stratum if lengths is None else alike_in_length(label, stratum, lengths, tolerance, groups)
+        if alike is None:
+            return None, "none: a subject's trials of different classes differ in length"
+        some = "" if alike is stratum else " of about equal length"
         if groups is None:
-            return permuted_labels(label, stratum, permutations, rng), "labels permuted between a subject's trials"
-        found = exchanged_alike(label, stratum, groups, permutations, rng)  # (R, U)
-        return found, "labels permuted between stimuli, for all subjects alike"
+            found = permuted_labels(label, alike, permutations, rng)  # (R, U)
+            return found, f"labels permuted between a subject's trials{some}"
+        found = exchanged_alike(label, alike, groups, permutations, rng)  # (R, U)
+        return found, f"labels permuted between stimuli{some}, for all subjects alike"
     _, first, person = np.unique(stratum, return_index=True, return_inverse=True)  # (S,), (U,)
     if np.unique(label).size < 2:
         return None, "none: all trials have one class"
-    of_person = permuted_labels(label[first], np.zeros(first.size), permutations, rng)  # (R, S)
-    return of_person[:, person], "labels permuted between subjects (each has one class)"
+    one = np.zeros(first.size, dtype=np.int64)  # (S,)
+    rows = None if lengths is None else np.bincount(person, weights=np.asarray(lengths))  # (S,)
+    among = one if rows is None else alike_in_length(label[first], one, rows, tolerance)
+    if among is None:
+        return None, "none: subjects of different classes differ in how much there is of them"
+    some = "" if among is one else " with about as much"
+    of_person = permuted_labels(label[first], among, permutations, rng)  # (R, S)
+    return of_person[:, person], f"labels permuted between subjects{some} (each has one class)"
+
+
+def alike_in_length(
+    labels: ArrayLike, strata: ArrayLike, lengths: ArrayLike, tolerance: float, groups: ArrayLike | None = None
+) -> Ints | None:
+    """Split strata so that what may be exchanged is of about equal length.
+
+    Where classes differ in how long their trials are, exchanging labels changes how many windows a class has, and an
+    answer that never changes looks better than chance for that alone.
+
+    Parameters
+    ----------
+    labels, strata : arrays, shape (n_units,)
+        Label of each unit, and what it may be exchanged within.
+    lengths : array, shape (n_units,)
+        How many rows each unit has.
+    tolerance : float
+        The longest of a stratum is at most that many times its shortest; 1 asks for equal lengths.
+    groups : array, shape (n_units,), optional
+        What is exchanged for all strata alike (stimuli): these are first split by their median length.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_units,), or None
+        Numbers of the strata; `strata` itself where that splits nothing. None where fewer than half of the units that
+        could change labels still can.
+    """
+    label, stratum, length = np.asarray(labels), np.asarray(strata), np.asarray(lengths, dtype=np.float64)
+    if length.max(initial=0) <= tolerance * length.min(initial=np.inf):
+        return stratum
+    within = stratum
+    if groups is not None:
+        names, group = np.unique(np.asarray(groups), return_inverse=True)  # (G,), (U,)
+        median = np.array([np.median(length[group == g]) for g in range(names.size)])  # (G,)
+        within = _paired(stratum, _split(median, np.zeros(names.size), tolerance)[group])  # (U,)
+    alike = _split(length, within, tolerance)  # (U,)
+    if np.unique(alike).size == np.unique(stratum).size:
+        return stratum
+    return (
+        alike if 2 * _free(label, alike).sum() >= _free(label, stratum).sum() and exchangeable(label, alike) else None
+    )
+
+
+def _split(length: Floats, strata: NDArray[Any], tolerance: float) -> Ints:
+    """Number, within each stratum from the shortest on, what is at most `tolerance` times as long as its first."""
+    out = np.zeros(length.size, dtype=np.int64)  # (U,)
+    number = -1
+    for name in np.unique(strata):
+        mine = np.flatnonzero(strata == name)
+        shortest = -1.0
+        for unit in mine[np.argsort(length[mine], kind="stable")]:
+            if shortest < 0 or length[unit] > tolerance * shortest:
+                shortest, number = length[unit], number + 1
+            out[unit] = number
+    return out
+
+
+def _paired(one: NDArray[Any], other: NDArray[Any]) -> Ints:
+    """Number the pairs that there are, (U,)."""
+    return np.asarray(np.unique(np.stack([one, other]), axis=1, return_inverse=True)[1], dtype=np.int64).ravel()
+
+
+def _free(label: NDArray[Any], stratum: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which units are in a stratum of two labels or more, (U,)."""
+    pairs = np.unique(np.stack([stratum, label]), axis=1)  # (2, pairs)
+    names, count = np.unique(pairs[0], return_counts=True)
+    return np.asarray(np.isin(stratum, names[count > 1]))
 
 
 def exchangeable(labels: ArrayLike, strata: ArrayLike) -> bool:

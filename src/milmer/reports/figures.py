@@ -69,7 +69,8 @@ def figure_notes(run: Run) -> list[str]:
         hows = "; ".join(dict.fromkeys(str(r["above_how"]) for r in rows if r.get("above_how")))
         notes.append(
             "The 5 % bar (dashed line) is what a figure must pass to differ from chance at 5 %, by the number of "
-            f"independent subjects or trials, not of windows{f' ({hows})' if hows else ''}."
+            f"independent subjects or trials, not of windows{f' ({hows})' if hows else ''}. It counts as above chance "
+            "where it reaches the bar and p is 0.05 at most; where only one of the two is known, by that one."
         )
     if any(r.get("no_signal") is not None for r in rows):
         notes.append("No signal: answering from the ratings that other subjects gave the same stimulus.")

@@ -116,7 +116,7 @@ def _content(run: Run, others: Sequence[Run], show_faces: bool) -> dict[str, Any
             return otherwise
 
     maps = guard(lambda: brain.scalp_maps(run), {"fault": "not readable"})
-    main = run.metric("macro_f1", run.levels[0])
+    main, _ = words.main_row(run)
     audit = verdict.audit_verdict(run)
     honest = run.part == "test" and audit["kind"] not in ("leaky", "confounded")
     return {

@@ -24,11 +24,13 @@ def read_beside(run: Run, others: Sequence[Path]) -> list[Run]:
     Raises
     ------
     UserError
-        If one is of another study, has other classes or another label rule, or no test part: their figures would not
-        be of one thing.
+        If one is `run` itself or given twice; if one is of another study, has other classes or another label rule, or
+        no test part: their figures would not be of one thing.
     """
-    found = []
+    found: list[Run] = []
     for path in others:
+        if Path(path).resolve() in [r.path.resolve() for r in (run, *found)]:
+            raise UserError(f"{path}: is drawn already; give --beside another run, each once")
         other = read_run(Path(path), pictures=False)
         if other.classes != run.classes:
             raise UserError(

@@ -88,7 +88,8 @@ def structure(run: Run) -> list[Row]:
     Returns
     -------
     list of dict
-        ``kind``, ``shared``, ``of`` (summed over the folds of one seed) and ``permitted`` under the run's protocol.
+        ``kind``, ``shared``, ``of`` (each counted once, however many folds judge it) and ``permitted`` under the run's
+        protocol.
     """
     permitted = protocols.PERMITTED.get(run.protocol, frozenset())
     table = run.predictions
@@ -102,12 +103,13 @@ def structure(run: Run) -> list[Row]:
         if table[columns[-1]].isna().all() or not set(table[columns[-1]].dropna().astype(str)) - {""}:
             continue  # nobody named it, so nothing can be said
         code = pd.Series(table.groupby(columns, dropna=False, sort=False).ngroup().to_numpy(), index=table.index)
-        shared = of = 0
+        shared: set[int] = set()
+        of: set[int] = set()
         for _, fold in table.groupby("fold", sort=True):
             judged = set(code[fold.index[fold["part"] == run.part]])
             met = set(code[fold.index[fold["part"] != run.part]])
-            shared, of = shared + len(judged & met), of + len(judged)
-        found.append({"kind": kind, "shared": shared, "of": of, "permitted": kind in permitted})
+            shared, of = shared | (judged & met), of | judged
+        found.append({"kind": kind, "shared": len(shared), "of": len(of), "permitted": kind in permitted})
     return found
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from milmer.evaluation.chance import ALPHA, differs
 from milmer.reports.reading import Run
 
 MISSING = "not available"
 LEVEL_WORDS = {"window": "windows", "trial": "whole trials"}
-ALPHA = 0.05
 
 # Name, digits, one line that says what it is; higher is better but for the last three.
 FIGURES = {
@@ -132,11 +132,11 @@ def clock(seconds: float) -> str:
 
 def headline(run: Run) -> list[str]:
     """Return what came out, in plain sentences."""
-    row = run.metric("macro_f1", run.levels[0])
+    row, level = main_row(run)
     if row is None:
         return ["Macro-F1 is not available: this run’s metrics.json has no such figure."]
     where = HELD_OUT.get(run.protocol, "held-out windows") if run.part == "test" else "windows of the validation part"
-    if run.row_word == "trial":
+    if run.row_word == "trial" or level == "trial":
         where = where.replace("windows of held-out trials", "held-out trials").replace("windows", "whole trials", 1)
     elif run.row_word == "bag":
         where = where.replace("windows", "bags of windows", 1)
@@ -150,39 +150,60 @@ def headline(run: Run) -> list[str]:
         beside.append(f"always answering the commonest class {number(row['majority'])}")
     sentences = [first + (f"; {', '.join(beside)}." if beside else ".")]
     sentences.append(_against_chance(row))
+    window = run.metric("macro_f1", run.levels[0])
+    if level != run.levels[0] and window is not None:
+        how = f" ({window['chance_how']})" if window.get("chance_how") else ""
+        sentences.append(
+            f"Over {run.rows_word} it is {number(window['value'])} {interval(window)}".rstrip()
+            + f"; whether that is above chance is not known{how}."
+        )
     trial = run.metric("macro_f1", "trial")
-    if trial is not None and len(run.levels) > 1:
+    if trial is not None and level != "trial":
         text = f"With a trial’s windows averaged: {number(trial['value'])} {interval(trial)}".rstrip()
-        sentences.append(f"{text} over {count(int(trial['n']), 'trial')} ({p_words(trial.get('p'))}).")
+        said = {"above": "above chance, ", "not above": "not above chance, ", "unknown": ""}[verdict(trial)]
+        sentences.append(f"{text} over {count(int(trial['n']), 'trial')} ({said}{p_words(trial.get('p'))}).")
     return sentences
 
 
+def main_row(run: Run) -> tuple[Mapping[str, Any] | None, str]:
+    """Return the figure of the headline, macro-F1, and its level.
+
+    That of windows, and of whole trials where only these can be held against chance: where classes differ in the
+    length of their trials, permuted labels say nothing of windows.
+    """
+    level = run.levels[0]
+    row, trial = run.metric("macro_f1", level), run.metric("macro_f1", "trial")
+    if row is not None and verdict(row) == "unknown" and verdict(trial) != "unknown":
+        return trial, "trial"
+    return row, level
+
+
 def verdict(row: Mapping[str, Any] | None) -> str:
-    """Return ``above``, ``not above`` or ``unknown``: a figure against its chance level at 5 %."""
-    if row is None or row.get("p") is None:
-        return "unknown"
-    return "above" if row["p"] <= ALPHA else "not above"
+    """Return ``above``, ``not above`` or ``unknown``, by `milmer.evaluation.chance.differs`."""
+    found = None if row is None else differs(row)
+    return "unknown" if found is None else "above" if found else "not above"
 
 
 def _against_chance(row: Mapping[str, Any]) -> str:
-    found = verdict(row)
-    above = row.get("above")
-    if above is not None:
-        how = f" ({row['above_how']})" if row.get("above_how") else ""
-        bar = f" It would have to be above {number(above)} to differ from chance at 5 %{how}."
-    else:
-        bar = ""
-    return _said_of_chance(row, found) + bar
-
-
-def _said_of_chance(row: Mapping[str, Any], found: str) -> str:
+    """Say by the one rule whether the figure is above chance, and what its level and p are."""
+    found, above, p = verdict(row), row.get("above"), row.get("p")
     if found == "unknown":
-        return "Whether that is above chance is not known: there is no chance level."
+        how = str(row.get("chance_how") or "")
+        reason = f": {how[6:]}" if how.startswith("none: ") else f" {how[5:]}" if how.startswith("none over") else ""
+        return f"Whether that is above chance is not known: there is no chance level{reason}."
+    how = f" ({row['above_how']})" if row.get("above_how") else ""
     if found == "above":
-        return f"That is above chance ({p_words(row['p'])})."
+        bar = "" if above is None else f" The bar to differ from chance at 5 % is {number(above)}{how}."
+        return f"That is above chance ({p_words(p)}).{bar}"
     limit = row.get("chance_high")
     beyond = f"; chance reaches {number(limit)} one time in twenty" if limit is not None else ""
-    return f"That is not above chance ({p_words(row['p'])}{beyond})."
+    said = f"That is not above chance ({p_words(p)}{beyond})."
+    if above is None:
+        return said
+    side = "below" if row.get("name") in LOWER_IS_BETTER else "above"
+    if differs({**row, "p": None}):
+        return f"{said} It reaches the bar of {number(above)}{how}, but p would have to be {ALPHA:g} at most as well."
+    return f"{said} It would have to be {side} {number(above)} to differ from chance at 5 %{how}."
 
 
 def banners(run: Run) -> list[tuple[str, str]]:
