@@ -23,9 +23,19 @@ def test_compare_prints_a_table_of_at_most_110_columns_and_writes_the_page(tmp_p
     assert found.returncode == 0, found.stderr
     table = found.stdout.split("Inflation between protocols:")[0].splitlines()
     assert max(map(len, table)) <= 110 and "…" not in "".join(table[4:])
-    assert sum("inflation 3 −" in line for line in table) == 2
+    assert sum("inflation 3 −" in line for line in table) == 4  # over subjects, and for new stimuli
     assert "not a comparison of models" in found.stderr
     assert (tmp_path / "out" / "comparison.html").exists()
+
+
+def test_compare_prints_the_difference_for_new_stimuli_and_what_decides(tmp_path: Path) -> None:
+    for protocol in ("subject", "subject-and-stimulus"):
+        runs = [make_run(tmp_path / f"{protocol}{i}", 0.8 * i, seed=i, windows=1, protocol=protocol) for i in range(2)]
+        lines = run("compare", *runs).stdout.splitlines()
+        at = lines.index(next(line for line in lines if line.startswith("also for new stimuli (8 subjects, 12 stim")))
+        assert max(map(len, lines[at : at + 3])) <= 80 and "1 − 2" in lines[at + 2]
+        heads = next(line for line in lines if "Wilcoxon" in line), lines[at + 1]
+        assert ["apart" in head for head in heads] == [protocol == "subject", protocol != "subject"]
 
 
 def test_plan_prints_differences_and_assumptions() -> None:

@@ -266,6 +266,17 @@ def test_permuted_reruns_give_the_chance_level(small: Path, tmp_path: Path) -> N
     assert not (tmp_path / "run/permutations/1/0/model.safetensors").exists()
 
 
+def test_permutations_that_change_no_label_are_refused(small: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(small, tmp_path / "store")
+    rows = pd.read_parquet(store / "trials.parquet")
+    side = rows["subject"].isin(sorted(rows["subject"].unique())[:2])
+    rows.assign(rating_arousal=np.where(side, 7.0, 3.0)).to_parquet(store / "trials.parquet")
+    values = QUICK | {"evaluation.permutations": 2}
+    with pytest.raises(UserError, match=r"--permutations 2: each subject has one class.*without --permutations") as got:
+        evaluate(Store(store), load_config("demo", overrides=values), tmp_path / "run")
+    assert "\n" not in str(got.value) and not list((tmp_path / "run").iterdir())
+
+
 def test_scope_subject_fits_each_subject_alone(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     values = QUICK | {"evaluation.scope": "subject"}

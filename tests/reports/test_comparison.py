@@ -71,3 +71,20 @@ def test_names_are_text_and_a_run_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_comparison(tmp_path / "file", found)
+
+
+@pytest.mark.parametrize("trials", [8, 5])
+def test_page_says_whether_it_holds_for_new_stimuli(trials: int, tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / n, 0.8 * i, seed=i, trials=trials, protocol="subject-and-stimulus")
+        for i, n in enumerate("ab")
+    ]
+    found = compare(runs)
+    write_comparison(tmp_path / "out", found)
+    page, first = page_of(tmp_path / "out"), sentences(found)[0]
+    if trials == 8:
+        assert first.startswith("b is better, also for new stimuli: macro-F1")
+        assert "over 8 subjects and 8 stimuli" in first and page.count(">Also for new stimuli<") == 2
+    else:
+        assert first.startswith("Not judged for new stimuli (8 subjects and 5 stimuli, where 6 of each are needed)")
+        assert "not judged</td>" in page and "Also for new stimuli: no difference is given" in page

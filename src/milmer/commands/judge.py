@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -93,21 +93,41 @@ def _show_comparison(found: Comparison) -> None:
     _print(table)
     what = f"inflation in {word} between protocols" if found.across else f"difference in {word}"
     table = Table(title=f"{what}, first less second", title_justify="left", box=None, padding=(0, 1))
-    for column in ("", "difference and interval", "p", "Holm", "Wilcoxon", "d_z", "r", "won-tied-lost", "apart"):
+    last = [] if found.for_new else ["apart"]
+    for column in ("", "difference and interval", "p", "Holm", "Wilcoxon", "d_z", "r", "won-tied-lost", *last):
         table.add_column(column, justify="left" if column in ("", "apart") else "right", no_wrap=True)
     for row in content["pairs"][:PAIRS_SHOWN]:
         cells = [
             row["label"],
             f"{row['difference']} {row['interval']}",
             *(row[key] for key in ("p", "holm", "wilcoxon", "d_z", "rank_biserial", "score")),
-            "yes" if row["apart"] else "no",
+            *(["yes" if row["apart"] else "no"] if last else []),
         ]
-        table.add_row(*map(escape, cells), style="bold" if row["apart"] else "")
+        table.add_row(*map(escape, cells), style="bold" if row["apart"] and last else "")
     _print(table)
+    if not found.stimuli.why:
+        _show_new(found, content["pairs"][:PAIRS_SHOWN])
     if len(found.main) > PAIRS_SHOWN:
         console.say(f"... and {len(found.main) - PAIRS_SHOWN} more pairs: --out FOLDER writes all")
     for line in [*sentences(found), *found.notes]:
         console.say(line)
+
+
+def _show_new(found: Comparison, pairs: list[dict[str, Any]]) -> None:
+    """Print the differences for new stimuli; runs are told apart by them where stimuli were new."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    of = f"{found.stimuli.subjects} subjects, {found.stimuli.count} stimuli"
+    table = Table(title=f"also for new stimuli ({of})", title_justify="left", box=None, padding=(0, 1))
+    last = ["apart"] if found.for_new else []
+    for column in ("", "difference and interval", "p", "Holm", *last):
+        table.add_column(column, justify="left" if column in ("", "apart") else "right", no_wrap=True)
+    for row in pairs:
+        cells = [row["label"], f"{row['new_difference']} {row['new_interval']}", row["new_p"], row["new_holm"]]
+        cells += ["yes" if row["apart"] else "no"] if last else []
+        table.add_row(*map(escape, cells), style="bold" if row["apart"] and last else "")
+    _print(table)
 
 
 @app.command(rich_help_panel=HELP)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotati
 
 TRIAL_KEYS = ("study", "subject", "session", "trial")
 NEEDED = ("part", "fold", "subject", "trial", "y_true")
-KEPT = (*NEEDED, "study", "session", "seed", "start", "stop", "protocol", "budget", "label_rule")
+KEPT = (*NEEDED, "study", "session", "stimulus", "seed", "start", "stop", "protocol", "budget", "label_rule")
 NAMED = 4  # subjects named in a refusal
 Key = tuple[Hashable, ...]
 
@@ -44,7 +44,7 @@ class Candidate:
     store : str
         Fingerprint of the store; empty where the run has none.
     test : DataFrame
-        Labelled test rows of all seeds; study and session never missing.
+        Labelled test rows of all seeds; study, session and stimulus never missing.
     """
 
     name: str
@@ -149,7 +149,7 @@ def _test_rows(file: Path, kind: str) -> pd.DataFrame:
     test = test[(test["y_true"] >= 0).to_numpy()].reset_index(drop=True)
     if not len(test):
         raise UserError(f"{file.parent}: found no test row with a label, expected some; check data.target")
-    for column in ("study", "session"):
+    for column in ("study", "session", "stimulus"):
         test[column] = test[column].fillna("").astype(str) if column in test else ""
     test["subject"] = test["subject"].astype(str)
     if "seed" not in test:
@@ -288,6 +288,11 @@ def _check_labels(runs: Sequence[Candidate], tables: Sequence[pd.DataFrame]) -> 
                         f"labels differ: {word} of {key[1]}'s trial {key[3]} is {known[key]:g} in {runs[0].name}, "
                         f"{value:g} in {run.name}; evaluate both on the same split, or with --threshold midpoint"
                     )
+
+
+def trial_keys(table: pd.DataFrame) -> list[Key]:
+    """Return study, subject, session and trial of each row."""
+    return _keys(table, TRIAL_KEYS)
 
 
 def _keys(table: pd.DataFrame, columns: Sequence[str]) -> list[Key]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milmer.errors import UserError, nearest
-from milmer.evaluation.chance import NEW_STIMULI
-from milmer.evaluation.comparable import Candidate, check_alike, differing, read_candidates, same_rows
+from milmer.evaluation.comparable import check_alike, differing, read_candidates, same_rows
+from milmer.evaluation.comparison_notes import new_stimuli, notes_of
+from milmer.evaluation.crossed import AlsoNew, Crossed, Stimuli, also_new, corrected, crossed_run, stimuli_of
 from milmer.evaluation.metrics import LESS_IS_BETTER, classification
 from milmer.evaluation.paired import Floats, Paired, friedman, holm, joined, paired
 from milmer.evaluation.predictions import trial_level
@@ -26,8 +27,6 @@ if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotati
 OVER_SUBJECTS = ("accuracy", "balanced_accuracy", "macro_f1", "cohen_kappa", "log_loss", "brier")
 OVER_TRIALS = ("accuracy", "log_loss", "brier")  # the others are of many trials
 LEVELS = ("trial", "window")
-SPLIT_KEYS = ("evaluation.seed", "evaluation.folds")
-TRAINING_KEYS = ("evaluation.protocol", "evaluation.scope", "evaluation.budget", *SPLIT_KEYS)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ class Compared:
 class Pair:
     """Two runs (their numbers) and what their differences say; `p_holm` is corrected over all pairs of the figure.
 
-    `inflation` is true where the two have other protocols or budgets: then it is no comparison of models.
+    `inflation` is true where the two have other protocols or budgets: then it is no comparison of models. `new` is the
+    difference for new stimuli too; None where there are too few of them.
     """
 
     first: int
@@ -73,6 +73,7 @@ class Pair:
     result: Paired
     p_holm: float
     inflation: bool
+    new: AlsoNew | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ class Comparison:
         Configuration keys that differ, with each run's value.
     notes : tuple of str
         What a reader must know.
+    for_new : bool
+        Whether runs are told apart by the difference for new stimuli: a protocol's stimuli are new.
+    stimuli : Stimuli
+        How many, and why there is no difference for new ones; that is empty where there is.
     """
 
     runs: tuple[Compared, ...]
@@ -129,6 +134,13 @@ class Comparison:
     trials: int
     settings: Mapping[str, list[Any]]
     notes: tuple[str, ...]
+    for_new: bool
+    stimuli: Stimuli
+
+    @property
+    def judged(self) -> bool:
+        """Whether runs can be told apart at all: for new stimuli, only where there are enough."""
+        return not (self.for_new and self.stimuli.why)
 
     @property
     def main(self) -> tuple[Pair, ...]:
@@ -137,7 +149,7 @@ class Comparison:
 
     def separated(self, pair: Pair) -> bool:
         """Whether the corrected test tells the two apart."""
-        return bool(pair.p_holm <= self.alpha)
+        return _apart(pair, self.for_new, self.alpha)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, for compare.json."""
@@ -165,6 +177,7 @@ class Comparison:
                 "second": self.runs[pair.second].name,
                 **dataclasses.asdict(pair.result),
                 "p_holm": pair.p_holm,
+                "new_stimuli": None if pair.new is None else dataclasses.asdict(pair.new),
                 "separated": self.separated(pair),
             }
             for name, found in self.pairs.items()
@@ -175,6 +188,11 @@ class Comparison:
             "kind": "comparison",
             **shared,
             "trials": self.trials,
+            "subjects": self.stimuli.subjects,
+            "stimuli": self.stimuli.count,
+            "verdict": "for new stimuli" if self.for_new else f"over {self.unit}s",
+            "judged": self.judged,
+            "no_new_stimuli": self.stimuli.why,
             "units": list(self.units),
             "runs": runs,
             "pairs": pairs,
@@ -249,7 +267,15 @@ def compare(
         units = sorted(found[0], key=_natural)
         values = {name: np.mean([[f[u][name] for u in units] for f in found], axis=0) for name in names}
         compared.append(Compared(run.name, run.path, run.protocol, run.budget, len(found), values))
-    pairs = {name: _pairs(compared, name, confidence, seed) for name in names}
+    stimuli = stimuli_of(tables)
+    crossed = [
+        crossed_run(table, run.classes, level, stimuli, names)
+        for run, table in zip(candidates, tables, strict=True)
+        if not stimuli.why
+    ]
+    # One subject's trials of a stimulus each are stimuli already.
+    for_new = any(new_stimuli(run.protocol) for run in candidates) and not (over_trials and stimuli.one_a_trial)
+    pairs = {name: _pairs(compared, crossed, name, confidence, seed) for name in names}
     ranks, p_friedman = friedman(
         np.stack([run.values[figure] for run in compared], axis=1),  # (units, runs)
         less_is_better=figure in LESS_IS_BETTER,
@@ -257,7 +283,7 @@ def compare(
     )
     apart: NDArray[np.bool_] = np.zeros((len(compared), len(compared)), dtype=bool)
     for pair in pairs[figure]:
-        apart[pair.first, pair.second] = apart[pair.second, pair.first] = pair.p_holm <= alpha
+        apart[pair.first, pair.second] = apart[pair.second, pair.first] = _apart(pair, for_new, alpha)
     differ = differing(candidates)
     return Comparison(
         runs=tuple(compared),
@@ -276,8 +302,12 @@ def compare(
         trials=len(set(zip(*(tables[0][c] for c in ("study", "subject", "session", "trial")), strict=True))),
         settings=differ,
         notes=tuple(
-            _notes(candidates, differ, pairs[figure][0].result, over_trials, people[0], len(pairs[figure]), alpha)
+            notes_of(
+                candidates, differ, pairs[figure], alpha, people[0] if over_trials else "", stimuli if for_new else None
+            )
         ),
+        for_new=for_new,
+        stimuli=stimuli,
     )
 
 
@@ -311,7 +341,9 @@ def unit_figures(
     return out
 
 
-def _pairs(runs: Sequence[Compared], name: str, confidence: float, seed: int) -> tuple[Pair, ...]:
+def _pairs(
+    runs: Sequence[Compared], crossed: Sequence[Crossed], name: str, confidence: float, seed: int
+) -> tuple[Pair, ...]:
     chosen = [(j, i) if _easier(runs[j], runs[i]) else (i, j) for i, j in combinations(range(len(runs)), 2)]
     results = [
         paired(
@@ -323,65 +355,31 @@ def _pairs(runs: Sequence[Compared], name: str, confidence: float, seed: int) ->
         )
         for i, j in chosen
     ]
-    corrected = holm([r.p for r in results])
+    adjusted = holm([r.p for r in results])
+    new: Sequence[AlsoNew | None] = [None] * len(chosen)
+    if crossed:
+        new = corrected(
+            [
+                also_new(crossed[i], crossed[j], name, confidence, result.p)
+                for (i, j), result in zip(chosen, results, strict=True)
+            ]
+        )
     return tuple(
-        Pair(i, j, result, float(p), (runs[i].protocol, runs[i].budget) != (runs[j].protocol, runs[j].budget))
-        for (i, j), result, p in zip(chosen, results, corrected, strict=True)
+        Pair(i, j, result, float(p), (runs[i].protocol, runs[i].budget) != (runs[j].protocol, runs[j].budget), also)
+        for (i, j), result, p, also in zip(chosen, results, adjusted, new, strict=True)
     )
+
+
+def _apart(pair: Pair, for_new: bool, alpha: float) -> bool:
+    """Whether the corrected test that decides tells the two apart."""
+    if for_new:
+        return pair.new is not None and bool(pair.new.p_holm <= alpha)
+    return bool(pair.p_holm <= alpha)
 
 
 def _easier(one: Compared, other: Compared) -> bool:
     """Whether only `one` is under a leaky protocol: an inflation is read as leaky less honest."""
     return one.protocol in LEAKY and other.protocol not in LEAKY
-
-
-def _notes(
-    runs: Sequence[Candidate],
-    differ: Mapping[str, list[Any]],
-    result: Paired,
-    over_trials: bool,
-    subject: str,
-    pairs: int,
-    alpha: float,
-) -> list[str]:
-    notes = []
-    if over_trials:
-        notes.append(
-            f"One subject ({subject}): paired over trials, so this speaks of this person's trials, not of people."
-        )
-    least = pairs * result.p_smallest
-    if least > alpha:
-        unit = "trials" if over_trials else "subjects"
-        times = f", {min(least, 1.0):.2g} after correction for {pairs} pairs" if pairs > 1 else ""
-        notes.append(
-            f"With {result.n} {unit} the smallest possible p is {result.p_smallest:.2g}{times}: no difference, however "
-            f"large, can be shown at {100 * alpha:g} %. 'milmer plan' says how many would be enough."
-        )
-    if not over_trials and {run.protocol for run in runs} & NEW_STIMULI:
-        notes.append(
-            "Paired over subjects: this speaks of these stimuli. With others, though they were new to the models, a "
-            "difference may turn round, the more so the fewer there are."
-        )
-    if any("window" in run.protocol for run in runs):
-        notes.append("Figures under the protocol window (leaky) are largely those of recognising a trial.")
-    models = [k for k in differ if k not in TRAINING_KEYS]
-    if any((r.protocol, r.budget) != (runs[0].protocol, runs[0].budget) for r in runs) and models:
-        more = f" and {len(models) - 4} more" if len(models) > 4 else ""
-        notes.append(
-            f"Not only the protocol differs ({', '.join(models[:4])}{more}): the inflation is mixed with that."
-        )
-    if "evaluation.scope" in differ:
-        notes.append("Scope differs: one was trained on all subjects together, the other on each alone.")
-    if len({run.store for run in runs if run.store}) > 1:
-        notes.append("Stores differ: the same trials were prepared otherwise, and that is part of any difference.")
-    splits = {run.split for run in runs if run.split}
-    if len({(r.protocol, r.budget) for r in runs}) == 1 and (len(splits) > 1 or any(k in differ for k in SPLIT_KEYS)):
-        notes.append("Splits differ: runs were trained on other trials, and part of a difference may be that.")
-    if len({len(run.seeds) for run in runs}) > 1 or len({run.seeds for run in runs}) > 1:
-        notes.append(f"Seeds: {', '.join(f'{r.name} {len(r.seeds)}' for r in runs)}; averaged subject by subject.")
-    elif len(runs[0].seeds) == 1:
-        notes.append("One seed of training each: the tests do not know what another seed would give.")
-    return notes
 
 
 def _person(key: tuple[str, str], several: bool) -> str:

@@ -17,7 +17,7 @@ from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.executor import Executor, LocalExecutor, Outcome
 from milmer.evaluation.guard import Budget, check_budget, guard_ica
 from milmer.evaluation.one_fit import ERROR, FITS, PREDICTIONS, PROBES, Fold, fit_fold, fold_notes, load_bags
-from milmer.evaluation.plan_folds import check_options, first_splits, permuted_splits
+from milmer.evaluation.plan_folds import check_options, check_permutations, first_splits, permuted_splits
 from milmer.evaluation.probes import probe_figures
 from milmer.evaluation.protocols import Split
 from milmer.evaluation.run import Log, begin_run, check_run, check_split, peak_memory, plain, read_record
@@ -141,6 +141,7 @@ class _Run:
         bags = load_bags(self.places, config)
         splits = first_splits(kind, self.store, bags, config, self.file)
         check_budget(splits, bags.table, budget)
+        check_permutations(bags, config.evaluation.permutations if kind == "evaluate" else 0)
         about = check_split(out, bags.table, splits, self.file)
         seeds = [config.training.seed + i for i in range(config.evaluation.seeds if kind == "evaluate" else 1)]
         about |= {"command": self.command, "budget": str(budget), "seeds": seeds, "scope": config.evaluation.scope}

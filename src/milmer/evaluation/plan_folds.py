@@ -21,6 +21,7 @@ from milmer.evaluation.protocols import (
     person_codes,
     stimulus_codes,
 )
+from milmer.evaluation.statistics import exchangeable
 from milmer.store import Store
 from milmer.store_join import JoinedStore
 
@@ -91,6 +92,27 @@ def first_splits(kind: str, store: Store, bags: Bags, config: Config, file: Path
         return found
     found = _make(store, bags, config)
     return [_to_train(found[0], bags, config.evaluation.protocol)] if kind == "train" else found
+
+
+def check_permutations(bags: Bags, permutations: int) -> None:
+    """Refuse re-runs with permuted labels that change no label: chance would then be the score itself.
+
+    Raises
+    ------
+    UserError
+        If each subject has one class. With ``threshold: median`` each subject's trials fall on both sides of it, so
+        that the provisional labels seen here say nothing.
+    """
+    fitted = bags.config.threshold == "median" and bool(bags.labels.thresholds)
+    if not permutations or fitted:
+        return
+    known = bags.labels.y >= 0  # (n_bags,)
+    if not exchangeable(bags.labels.y[known], person_codes(bags.table)[known]):
+        raise UserError(
+            f"--permutations {permutations}: each subject has one class, so labels permuted within subjects stay as "
+            "they are and chance would equal the score; evaluate without --permutations: whole subjects then change "
+            "classes over the predictions"
+        )
 
 
 def permuted_splits(store: Store, bags: Bags, config: Config, own: Sequence[Split] | None) -> list[Split]:

@@ -102,6 +102,8 @@ def describe(result: Comparison) -> dict[str, Any]:
             for i, run in enumerate(result.runs)
         ],
         "pairs": [pair_words(result, pair) for pair in result.main],
+        "new": result.stimuli.why == "",
+        "judged": result.judged,
         "others": [
             {"figure": figure_word(n), "lower": n in LESS_IS_BETTER, **pair_words(result, pair, n)}
             for n in names
@@ -143,6 +145,10 @@ def pair_words(result: Comparison, pair: Pair, figure: str | None = None) -> dic
         "score": f"{found.wins}–{found.ties}–{found.losses}",
         "n": found.n,
         "apart": result.separated(pair),
+        "new_difference": signed(pair.new.difference, digits) if pair.new else "–",
+        "new_interval": _interval(pair.new.low, pair.new.high, digits) if pair.new else "",
+        "new_p": _p(pair.new.p) if pair.new else "–",
+        "new_holm": _p(pair.new.p_holm) if pair.new else "–",
     }
 
 
@@ -164,6 +170,9 @@ def sentences(result: Comparison) -> list[str]:
     level = f"{100 * result.alpha:g} %"
     if len(pairs) == 1:
         return _of_two(result, pairs[0], word, level)
+    if not result.judged:
+        return [f"No pair of runs is judged for new stimuli ({result.stimuli.why}).", *_friedman(result)]
+    also = ", also for new stimuli" if result.for_new else ""
     apart = sum(result.separated(p) for p in pairs)
     best = min(range(len(result.runs)), key=lambda i: result.ranks[i])
     run = result.runs[best]
@@ -174,46 +183,73 @@ def sentences(result: Comparison) -> list[str]:
         line = pair_words(result, largest)
         return [
             f"Inflation between protocols: of {many} pairs of runs, {apart or 'none'} {'is' if apart == 1 else 'are'} "
-            f"separated in {word} at {level} (Holm over all pairs).",
-            f"Largest: {line['what']} ({line['names']}), {line['difference']} {line['interval']}".rstrip() + ".",
+            f"separated in {word} at {level}{also} (Holm over all pairs).",
+            f"Largest: {line['what']} ({line['names']}), {_gap(result, largest)}.",
         ]
     beaten = sum(result.separated(p) and best in (p.first, p.second) and _wins(result, p, best) for p in pairs)
     others = len(result.runs) - 1
     shown = f"better than {beaten} of the {others} others" if beaten else "better than no other"
     found = [
-        f"Of {many} pairs of runs, {apart or 'none'} {'is' if apart == 1 else 'are'} separated in {word} at {level} "
-        "(Holm over all pairs).",
+        f"Of {many} pairs of runs, {apart or 'none'} {'is' if apart == 1 else 'are'} separated in {word} at {level}"
+        f"{also} (Holm over all pairs).",
         f"Best average rank: {run.name} ({number(result.ranks[best])}, mean {mean}); it is shown to be {shown}.",
     ]
-    if result.p_friedman == result.p_friedman:
-        found.append(f"All runs alike (Friedman, by permutation): {p_words(result.p_friedman)}.")
-    return found
+    return found + _friedman(result)
+
+
+def _friedman(result: Comparison) -> list[str]:
+    if result.p_friedman != result.p_friedman:
+        return []
+    of = ", on these stimuli" if result.for_new else ""
+    return [f"All runs alike (Friedman, by permutation{of}): {p_words(result.p_friedman)}."]
 
 
 def _of_two(result: Comparison, pair: Pair, word: str, level: str) -> list[str]:
     one, two = result.runs[pair.first], result.runs[pair.second]
     digits, found = _digits(result.figure), pair.result
     values = f"{number(one.mean(result.figure), digits)} and {number(two.mean(result.figure), digits)}"
-    gap = f"{signed(found.difference, digits)} {_interval(found.low, found.high, digits)}".rstrip()
-    many = f"{found.n} {result.unit}s"
+    gap = f"{_gap(result, pair)} over {_over(result, pair)}"
+    low, high, p = _decided(result, pair)
+    also = ", also for new stimuli" if result.for_new else ""
     rules = _under(one.protocol, one.budget)
     if pair.inflation:
-        head = f"Inflation in {word}, {_under(one.protocol, one.budget)} less {_under(two.protocol, two.budget)}: {gap}"
-        return [f"{head} over {many} ({p_words(found.p)}).", f"The two means are {values}."]
-    if result.separated(pair):
+        head = f"Inflation in {word}, {_under(one.protocol, one.budget)} less {_under(two.protocol, two.budget)}"
+        return [f"{head}: {gap} ({p_words(p)}).", f"The two means are {values}."]
+    if not result.judged:
+        head = f"Not judged for new stimuli ({result.stimuli.why})"
+    elif result.separated(pair):
         winner = one if _wins(result, pair, pair.first) else two
-        head = f"{winner.name} is better: {word} {values}, difference {gap} over {many}, protocol {rules}"
+        head = f"{winner.name} is better{also}"
     else:
-        head = f"Not shown to differ at {level}: {word} {values}, difference {gap} over {many}, protocol {rules}"
-    more = [f"{head} ({p_words(found.p)})."]
+        head = f"Not shown to differ at {level}{also}"
+    more = [f"{head}: {word} {values}, difference {gap}, protocol {rules} ({p_words(p)})."]
     if found.ties == found.n:
         more.append(f"They are the same on every {result.unit}.")
-    elif not result.separated(pair):
-        span = f": anything from {signed(found.low, digits)} to {signed(found.high, digits)} fits" if (
-            found.low == found.low
-        ) else ""  # fmt: skip
+    elif result.judged and not result.separated(pair):
+        span = f": anything from {signed(low, digits)} to {signed(high, digits)} fits" if low == low else ""
         more.append(f"That does not make them equal{span}.")
     return more
+
+
+def _decided(result: Comparison, pair: Pair) -> tuple[float, float, float]:
+    """Return the interval and p that the verdict goes by; those over units where it is not judged."""
+    found = pair.new if result.for_new and pair.new is not None else pair.result
+    return found.low, found.high, found.p
+
+
+def _gap(result: Comparison, pair: Pair) -> str:
+    """Write the difference that the verdict goes by, and its interval."""
+    found = pair.new if result.for_new and pair.new is not None else pair.result
+    digits = _digits(result.figure)
+    return f"{signed(found.difference, digits)} {_interval(found.low, found.high, digits)}".rstrip()
+
+
+def _over(result: Comparison, pair: Pair) -> str:
+    """Write what varies in that interval."""
+    if result.for_new and pair.new is not None:
+        return f"{result.stimuli.subjects} subjects and {result.stimuli.count} stimuli"
+    these = " and these stimuli" if result.for_new else ""
+    return f"{pair.result.n} {result.unit}s{these}"
 
 
 def method(result: Comparison) -> list[str]:
@@ -234,11 +270,25 @@ def method(result: Comparison) -> list[str]:
         interval,
         f"p: two-sided sign-flip permutation test of the mean difference ({result_.p_how}; smallest possible "
         f"{_p(result_.p_smallest)}). Holm: the same, corrected for the number of pairs ({len(result.main)}); separated "
-        f"means Holm’s p is at most {result.alpha:g}. Each figure is corrected for itself, not for the other figures. "
-        "Wilcoxon: signed-rank test, beside it.",
+        f"means Holm’s p{' for new stimuli' if result.for_new else ''} is at most {result.alpha:g}. Each figure is "
+        "corrected for itself, not for the other figures. Wilcoxon: signed-rank test, beside it.",
+        _new_method(result),
         "d_z: mean difference over its standard deviation. r: matched-pairs rank-biserial correlation, from −1 to 1. "
         f"Won, tied, lost: {unit}s on which the first is better, equal, worse.",
     ]
+
+
+def _new_method(result: Comparison) -> str:
+    """Say how the difference for new stimuli was made, or why there is none."""
+    if result.stimuli.why:
+        return f"Also for new stimuli: no difference is given ({result.stimuli.why})."
+    return (
+        f"Also for new stimuli: the difference of figures of all {result.level}s pooled, its interval and two-sided p "
+        f"by Student t, {result.stimuli.subjects} subjects and {result.stimuli.count} stimuli both varying (jackknife: "
+        "variance over subjects, plus over stimuli, less over cells; Satterthwaite’s degrees). Pooled it can differ a "
+        "little from the mean over subjects. "
+        + ("Runs are told apart by it." if result.for_new else "For information: the verdict speaks of these stimuli.")
+    )
 
 
 def signed(value: float, digits: int) -> str:
@@ -249,7 +299,8 @@ def signed(value: float, digits: int) -> str:
 
 def _wins(result: Comparison, pair: Pair, run: int) -> bool:
     sign = -1 if result.figure in LESS_IS_BETTER else 1
-    return (sign * pair.result.difference > 0) == (run == pair.first)
+    found = pair.new if result.for_new and pair.new is not None else pair.result
+    return (sign * found.difference > 0) == (run == pair.first)
 
 
 def _interval(low: float, high: float, digits: int) -> str:

@@ -97,7 +97,9 @@ def _ranks(result: Comparison) -> Figure:
         axes.text(place_x, row + 0.27, value, fontsize=7.5, color=SOFT, **around)  # type: ignore[arg-type]  # ha, va
     axes.axis("off")
     joins = "A bar joins neighbours of which no two are separated" if bars else "All neighbours are separated"
-    under = f"{joins} (sign-flip tests, Holm, {100 * result.alpha:g} %). Small: average rank; mean {_mean_of(result)}."
+    tests = "t for new stimuli" if result.for_new else "sign-flip tests"
+    verdict = f"{joins} ({tests}, Holm, {100 * result.alpha:g} %)" if result.judged else "Not judged for new stimuli"
+    under = f"{verdict}. Small: average rank; mean {_mean_of(result)}."
     _title(figure, height, "Average ranks, 1 is best", caption(result), under)
     return figure
 
@@ -175,6 +177,12 @@ def _sorted(axes: Axes, result: Comparison, d: Floats, units: list[str], named: 
     axes.plot([found.difference], [at], marker="D", ms=6.5, color=INK)
     ticks = [*(range(d.size) if named else []), at]
     labels = [*([_plain(shorten(units[i], 14)) for i in order] if named else []), "mean"]
+    new = result.main[0].new
+    if new is not None and np.isfinite(new.difference):
+        at += 0.06 * d.size + 0.6
+        axes.plot([new.low, new.high], [at, at], color=SOFT, lw=2, solid_capstyle="butt")
+        axes.plot([new.difference], [at], marker="D", ms=6.5, color=SOFT)
+        ticks, labels = [*ticks, at], [*labels, "new stimuli"]
     axes.set_yticks(ticks, labels, fontsize=8.5)
     axes.set_ylim(at + 0.03 * d.size + 0.6, -0.03 * d.size - 0.6)
     interval = f"; band: {100 * result.confidence:g} % interval of the mean" if np.isfinite(found.low) else ""
