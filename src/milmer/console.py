@@ -138,10 +138,11 @@ def show_figures(figures: Sequence[Mapping[str, Any]]) -> None:
     if counts:
         say(f"of {', '.join(counts)}{f', pooled over {seeds} seeds' if seeds > 1 else ''}; intervals: {_how(main)}")
     hows = list(dict.fromkeys(str(f["chance_how"]) for f in main if f.get("chance_how")))
-    if hows:
-        say(f"chance: {'; '.join(hows)}")
-    if any(f.get("above") is not None for f in main):
-        say(f"above: from here on a figure can differ from chance at 5 % ({_rules(main)})")
+    for how in hows:
+        levels = dict.fromkeys(str(f["level"]) for f in main if f.get("chance_how") == how)
+        say(f"chance{' by ' + ', '.join(levels) if len(hows) > 1 else ''}: {how}")
+    if levelled := [f for f in main if f.get("above") is not None]:
+        say(f"above: from here on a figure can differ from chance at 5 % ({_rules(levelled)})")
     if any(f.get("above") is not None or f.get("p") is not None for f in main):
         ps = [f"{f['level']} {_number(f['p'], 3)}" for f in main if f["name"] == "macro_f1" and f.get("p") is not None]
         say(f"bold: from above on and p 0.05 at most{' (macro F1 by ' + ', '.join(ps) + ')' if ps else ''}")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.evaluation.test_scoring import pick
 
 from milmer.config import Evaluation
+from milmer.evaluation.ablations.table import score
 from milmer.evaluation.chance import ALPHA, differs
 from milmer.evaluation.metrics import LESS_IS_BETTER
 from milmer.evaluation.scoring import figures, point_figures
@@ -155,3 +156,10 @@ def test_one_rule_says_what_is_better_than_chance() -> None:
     assert differs(row | {"above": None}) is True and differs(row | {"above": None, "p": 0.06}) is False
     assert differs(row | {"p": None}) is True and differs(row | {"p": None, "above": None}) is None
     assert differs(row | {"name": "log_loss"}) is False and differs(row | {"value": None}) is None
+
+
+def test_a_constant_cell_of_an_ablation_has_no_p_over_windows_where_rest_is_longer() -> None:
+    table = study(REST, [0.2, 0.8], "subject", train=False)
+    found = score({"a": {0: table}}, {"a": NAMES[:2]}, Evaluation(resamples=100, protocol="subject"), "a")["a"]
+    assert found["accuracy_window_p"] is None and found["accuracy_window_chance"] is None
+    assert found["accuracy_trial_p"] == 1

@@ -145,25 +145,50 @@ def _constant_passes(table: Rows, shuffled: Ints, classes: Sequence[str], answer
 
     That cannot be where each class keeps as many rows as it has; else each class is tried, and the mean probabilities.
     """
-    all_ = np.concatenate([shuffled, labels_of(table)[None]])  # (R + 1, U)
-    lengths, k = np.bincount(table.trial), len(classes)  # (U,)
-    rows = np.stack([(all_ == c) @ lengths for c in range(k)], axis=1)  # (R + 1, k)
+    labels, lengths = labels_of(table), np.bincount(table.trial)  # (U,), (U,)
+    rows = _rows_of_classes(labels, shuffled, lengths, len(classes))  # (R + 1, k)
     if (rows == rows[-1]).all():
         return False
-    found = []
+    if class_passes(labels, shuffled, lengths, classes):
+        return True
+    if answers_only:
+        return False
+    mean = table.p[0] if (table.p == table.p[0]).all() else table.p.mean(axis=0)  # (k,)
+    same = np.broadcast_to(mean, table.p.shape)  # (n, k)
+    all_ = np.concatenate([shuffled, labels[None]])  # (R + 1, U)
+    return _last_passes(from_statistics(permutation_statistics(same, table.trial, all_), classes))
+
+
+def class_passes(labels: Ints, shuffled: Ints, lengths: Ints, classes: Sequence[str]) -> bool:
+    """Whether always answering one class would be better than chance with labels exchanged so.
+
+    Parameters
+    ----------
+    labels, lengths : ndarray of int, shape (U,)
+        Label of each trial, and how many rows it has.
+    shuffled : ndarray of int, shape (R, U)
+        Labels exchanged.
+    classes : sequence of str
+    """
+    k = len(classes)
+    rows = _rows_of_classes(labels, shuffled, lengths, k)  # (R + 1, k)
     for c in range(k):
         cells = np.zeros((*rows.shape, k))  # (R + 1, k, k)
         cells[:, :, c] = rows  # (R + 1, k)
-        found.append(from_confusion(cells, classes))
-    if not answers_only:
-        mean = table.p[0] if (table.p == table.p[0]).all() else table.p.mean(axis=0)  # (k,)
-        same = np.broadcast_to(mean, table.p.shape)  # (n, k)
-        found.append(from_statistics(permutation_statistics(same, table.trial, all_), classes))
-    return any(
-        p_value(float(values[-1]), values[:-1], name not in LESS_IS_BETTER) <= ALPHA
-        for each in found
-        for name, values in each.items()
-    )
+        if _last_passes(from_confusion(cells, classes)):
+            return True
+    return False
+
+
+def _rows_of_classes(labels: Ints, shuffled: Ints, lengths: Ints, k: int) -> Ints:
+    """How many rows each class has under each exchange, and at last in truth, (R + 1, k)."""
+    all_ = np.concatenate([shuffled, labels[None]])  # (R + 1, U)
+    return np.stack([(all_ == c) @ lengths for c in range(k)], axis=1)  # (R + 1, k)
+
+
+def _last_passes(figures: Mapping[str, Floats]) -> bool:
+    """Whether a figure's last value has p of 0.05 at most among those before."""
+    return any(p_value(float(v[-1]), v[:-1], name not in LESS_IS_BETTER) <= ALPHA for name, v in figures.items())
 
 
 def constant(table: Rows, classes: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milmer.errors import UserError
-from milmer.evaluation.chance import NEW_STIMULI
+from milmer.evaluation.chance import NEW_STIMULI, class_passes
 from milmer.evaluation.intervals import FEWEST, jackknife
 from milmer.evaluation.metrics import Floats, Ints, checked, confusion, from_confusion
 from milmer.evaluation.predictions import LEVELS, trial_level
@@ -167,7 +167,10 @@ def _chance(cell: Answered, config: Evaluation, rng: np.random.Generator) -> dic
     labels, strata = cell.y[0][first], cell.person[0][first]  # (U,), (U,)
     alike = cell.stimulus is not None and config.protocol in NEW_STIMULI
     groups = cell.stimulus[first] if alike and cell.stimulus is not None else None  # (U,)
-    shuffled, _ = relabelled(labels, strata, config.resamples, rng, groups)  # (R, U)
+    lengths = np.bincount(unit)  # (U,)
+    shuffled, _ = relabelled(labels, strata, config.resamples, rng, groups, lengths)  # (R, U)
+    if shuffled is not None and class_passes(labels, shuffled, lengths, cell.classes):
+        shuffled, _ = relabelled(labels, strata, config.resamples, rng, groups, lengths, 1.0)  # (R, U)
     if shuffled is None:
         return {}
     found = []
