@@ -364,3 +364,9 @@ def test_eegmat_through_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [read(t).pad_before for t in recording.trials] == [3.0, 1.0]
     whole = _example().rows(some, out, whole=True)
     assert [(r["eeg_start_s"], r["label"]) for r in whole] == [("", "rest"), ("", "arithmetic")]
+
+
+def test_stimuli_need_no_name(folder: Path) -> None:
+    table = write_table(folder / "t.csv", "p,1,v.mp4,x", header="subject,trial,video_path,label")
+    (recording,) = TableStudy(table).recordings()
+    assert [t.stimulus for t in recording.trials] == [""]

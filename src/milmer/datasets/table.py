@@ -2,11 +2,13 @@
 
 Columns (CSV with comma, semicolon or tab, or Parquet):
 
-* ``subject``, ``trial`` (whole number from 1), ``stimulus``: needed;
+* ``subject``, ``trial`` (whole number from 1): needed;
 * ``eeg_path``, ``eeg_start_s``, ``eeg_stop_s``: EEG in any format that MNE reads, and the trial's span in it, in
   seconds from the file's first sample (empty: from the start, to the end);
 * ``video_path``, ``video_start_s``: video, and the time in it at which the trial starts (empty: 0); one of the two
   paths may be empty;
+* ``stimulus``: optional name of what was shown, the same for everybody who saw it; without names nothing can be said of
+  stimuli, and no protocol can hold them out;
 * ``session``, ``site``, ``recording``, ``block``, ``order``: optional; a recording is what was recorded without a break
   and is by default the EEG file;
 * ``duration_s``: optional length of a trial without EEG (empty: to the end of the video);
@@ -35,10 +37,10 @@ from milmer.datasets.opened import LastOpened
 from milmer.errors import UserError, nearest
 from milmer.signals.channels import CleanNames
 
-NEEDED = ("subject", "trial", "stimulus")
+NEEDED = ("subject", "trial")
 PATHS = ("eeg_path", "video_path")
 SECONDS = ("eeg_start_s", "eeg_stop_s", "video_start_s", "duration_s")
-OPTIONAL = ("session", "site", "recording", "block", "order", "label")
+OPTIONAL = ("stimulus", "session", "site", "recording", "block", "order", "label")
 KNOWN = NEEDED + PATHS + SECONDS + OPTIONAL
 _NO_NUMBER = frozenset({"", "nan", "na", "n/a", "null"})
 
@@ -155,7 +157,7 @@ class TableStudy:
             study=self.name,
             subject=row.subject,
             trial=row.trial,
-            stimulus=row.text["stimulus"],
+            stimulus=row.text.get("stimulus", ""),
             site=row.text.get("site", ""),
             session=row.session,
             recording=recording,
@@ -323,7 +325,7 @@ def _check_columns(path: Path, columns: list[str]) -> dict[str, str]:
 
 
 def _read_row(path: Path, where: str, text: dict[str, str], ratings: Mapping[str, str]) -> _Row:
-    for column in NEEDED[:2]:
+    for column in NEEDED:
         if not text[column]:
             raise UserError(f"{where}: {column} is empty; give every row one")
     files: dict[str, Path | None] = dict.fromkeys(PATHS)
