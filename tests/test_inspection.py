@@ -42,7 +42,7 @@ def test_a_recording_of_one_class_is_a_confound(tiny_store: Path) -> None:
     assert not any("one class only" in line for line in balanced)
     trials["recording"] = trials["subject"] + "_" + trials["label"]
     (line,) = (c for c in confounds(trials, make_labels(trials, "label")) if "one class only" in c)
-    assert line.startswith("8 of 8 recordings")
+    assert line.startswith("8 of 8 files")
 
 
 def test_a_stimulus_that_fixes_the_label_is_a_confound(tiny_store: Path) -> None:
@@ -74,3 +74,21 @@ def test_thresholds_are_those_asked_for_and_ties_are_told(tiny_store: Path) -> N
     store.info = store.info | {"rating_ranges": {}}
     unknown = inspect_store(store, Data(threshold="midpoint"))
     assert unknown.classes == {} and any("the range of ratings of valence" in line for line in unknown.missing)
+
+
+def test_files_and_recordings_are_told_apart(tiny_store: Path) -> None:
+    """What the store calls a recording is a subject's session, here of two files."""
+    store = Store(tiny_store)
+    store.trials["recording"] = np.where(store.trials["trial"] > 4, "b.edf", "a.edf")
+    counts = inspect_store(store, Data()).counts
+    assert list(counts)[:4] == ["subjects", "recordings", "files", "trials"]
+    assert (counts["recordings"], counts["files"]) == (4, 8)
+
+
+def test_a_file_for_each_trial_is_no_confound(tiny_store: Path) -> None:
+    trials = Store(tiny_store).trials
+    trials["recording"] = trials["trial"].astype(str)
+    assert not any("one class only" in c for c in confounds(trials, make_labels(trials)))
+    two = trials[trials["trial"] <= 2].reset_index(drop=True)
+    two["label"] = np.where(two["trial"] == 1, "rest", "task")
+    assert any("8 of 8 files hold one class only" in c for c in confounds(two, make_labels(two, "label")))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from milmer.config import Data
 from milmer.errors import UserError
+from milmer.evaluation.audit.confounds import one_recording_a_class
 from milmer.labels import Labels, make_labels
 from milmer.store import Store
 from milmer.windows import build_windows
@@ -23,7 +24,7 @@ class Inspection:
     Parameters
     ----------
     counts : dict of str to int
-        Subjects, recordings, trials, those with EEG, face and ratings, windows.
+        Subjects, recordings, files where they are others, trials, those with EEG, face and ratings, windows.
     classes : dict of str to int
         Trials of each class; empty where the study has no such label.
     faces_missing : dict of str to float
@@ -55,6 +56,10 @@ def inspect_store(store: Store, data: Data) -> Inspection:
         "with face": int(trials["has_face"].sum()),
         "with both": int((trials["has_eeg"] & trials["has_face"]).sum()),
     }
+    if (files := _recordings(trials).nunique()) != len(store.keys):
+        # What the store calls a recording is a subject's session; it may be of several files.
+        place = list(counts).index("recordings") + 1
+        counts = dict([*list(counts.items())[:place], ("files", files), *list(counts.items())[place:]])
     try:
         counts["windows"] = len(build_windows(trials, data.window, data.step))
     except UserError:
@@ -113,14 +118,17 @@ def confounds(trials: pd.DataFrame, labels: Labels) -> list[str]:
     found = []
     y = labels.y
     known = y >= 0
-    recordings = trials["store_key"] + " " + trials["recording"].astype(str)
+    recordings = _recordings(trials)
     groups = pd.Series(y[known]).groupby(recordings.to_numpy()[known])
     sizes, kinds = groups.size(), groups.nunique()
-    single = kinds[(kinds == 1) & (sizes >= 1)]
-    if len(single) and len(labels.classes) > 1:
+    single = kinds[kinds == 1]
+    word = "recording" if recordings.nunique() == trials["store_key"].nunique() else "file"
+    # A file for each trial holds one class whatever the classes are: no news, unless each class has but one file.
+    lone = len(sizes) and sizes.max() == 1
+    if len(single) and len(labels.classes) > 1 and not (lone and not _one_file_a_class(trials[known], y[known])):
         names = ", ".join(str(n) for n in single.index[:3]) + (" ..." if len(single) > 3 else "")
         found.append(
-            f"{len(single)} of {len(kinds)} recordings hold one class only ({names}): the recording fixes "
+            f"{len(single)} of {len(kinds)} {word}s hold one class only ({names}): the {word} fixes "
             "the label, so electrode state or light may stand for it"
         )
     agree, tried = _stimulus_agreement(trials, y)
@@ -134,6 +142,18 @@ def confounds(trials: pd.DataFrame, labels: Labels) -> list[str]:
                 "not the feeling"
             )
     return found
+
+
+def _recordings(trials: pd.DataFrame) -> pd.Series:
+    """Name what was recorded without a break (a file, mostly) of each trial."""
+    return trials["store_key"] + " " + trials["recording"].astype(str)
+
+
+def _one_file_a_class(trials: pd.DataFrame, y: NDArray[np.int64]) -> bool:
+    """Whether, of trials with a file each, every subject has one of each class."""
+    _, people = np.unique(trials["subject"].to_numpy(dtype=str), return_inverse=True)
+    _, files = np.unique(_recordings(trials).to_numpy(dtype=str), return_inverse=True)
+    return one_recording_a_class(y, people, files)
 
 
 def _stimulus_agreement(trials: pd.DataFrame, y: NDArray[np.int64]) -> tuple[int, int]:

@@ -51,5 +51,31 @@ def test_the_verdicts_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         {"headline": "leaky: window (leaky)", "protocols": [entry], "confounds": [{"found": True, "sentence": "File."}]}
     )
     text = capsys.readouterr().out
+    assert "run" not in text
     for word in ("leaky: window (leaky)", "0.70", "0.25", "0.80", "Trials are on two sides.", "confounded: File."):
         assert word in text
+
+
+def test_a_run_has_its_own_line_and_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"protocol": "trial", "protocol_name": "trial, as R was split", "verdict": "clean", "sentence": "Fine."}
+    other = own | {"protocol_name": "trial", "verdict": "leaky", "sentence": "Not so."}
+    own |= {"permuted": {"score": 0.67, "base": 0.5, "decides": "one by one"}}
+    show({"headline": "h", "protocols": [other], "runs": [own], "warnings": ["20 of 384 rows."]})
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[2].split()[:6] == ["trial,", "as", "R", "was", "split", "clean"] and "leaky" in lines[3]
+    assert "trial, as R was split: Fine." in said.out
+    assert "20 of 384 rows." in said.out + said.err
+
+
+def test_who_stops_is_told_the_truth(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from milmer.evaluation.audit import run
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "window_features", stop)
+    import milmer.cli  # noqa: F401 -- registers the verbs
+
+    result = CliRunner().invoke(app, ["audit", str(tiny_store), "--out", str(tmp_path / "out")])
+    assert result.exit_code != 0 and not (tmp_path / "out").exists()

@@ -83,6 +83,19 @@ def test_figures_are_shown_with_what_they_stand_against(tmp_path: Path) -> None:
     assert "not compared" not in text
 
 
+def test_the_excess_that_decides_is_shown_first(tmp_path: Path) -> None:
+    again = {"score": 0.51, "base": 0.5, "excess": 0.007, "low": -0.016, "high": 0.03, "p": 0.5}
+    found = audit()
+    found["protocols"][0] |= {"verdict": "confounded", "counted": True}
+    found["protocols"][0]["permuted"] = found["protocols"][1]["permuted"] | {"again": again, "decides": "one by one"}
+    first, second = content(found)["protocols"][0]["excesses"]
+    assert (first["points"], first["name"]) == ("+0.7", "labels drawn one by one, decides")
+    assert (second["points"], second["name"]) == ("+65.0", "labels permuted within subjects")
+    text = page(tmp_path, found)
+    assert text.index("+0.7</b>") < text.index('soft">+65.0</span>')
+    assert "the look that finds less decides" in text and "the verdict on trial rests on that" in text
+
+
 def test_the_page_is_self_contained_and_escapes(tmp_path: Path) -> None:
     text = page(tmp_path, audit())
     assert "a &lt;store&gt;" in text and "&lt;b&gt;trials&lt;/b&gt;" in text and "<b>trials</b>" not in text

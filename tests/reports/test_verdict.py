@@ -271,3 +271,14 @@ def test_what_the_split_shares_is_counted_once_however_many_folds(run: Run) -> N
 def test_a_run_is_not_drawn_beside_itself(run: Run) -> None:
     with pytest.raises(UserError, match="is drawn already; give --beside another run"):
         read_beside(run, [run.path])
+
+
+def test_the_excess_that_decides_and_a_counted_verdict_are_said(make: Callable[..., Any]) -> None:
+    again = {"score": 0.51, "base": 0.5, "excess": 0.01, "low": -0.02, "high": 0.03, "p": 0.5}
+    permuted = {"score": 0.67, "base": 0.5, "excess": 0.17, "low": 0.15, "high": 0.19, "p": 0.5, "n": 48}
+    permuted |= {"again": again, "decides": "one by one"}
+    made = make(modalities=("face",))
+    audited(made.run, protocol="trial", verdict="confounded", sentence="The file.", permuted=permuted, counted=True)
+    said = " ".join(audit_verdict(read_run(made.run))["sentences"])
+    assert "labels drawn for each trial one by one: 1 [−2, 3] points" in said
+    assert "no chance in it" in said and "% of clean studies" not in said

@@ -121,15 +121,19 @@ def _store(path: Path, arguments: dict[str, Any], progress: Any) -> dict[str, An
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Print the verdicts, the sentence of each, and what is confounded."""
+    """Print the verdicts, the sentence of each, and what is confounded; the lines of audited runs come first."""
     from rich.markup import escape
     from rich.table import Table
 
+    for line in found.get("warnings", []):
+        console.warn(str(line))
     console.say(str(found["headline"]))
     table = Table(box=None, padding=(0, 1))
     for name in ("protocol", "verdict", "permuted", "expected", "film", "true"):
-        table.add_column(name, justify="left" if name in ("protocol", "verdict") else "right", no_wrap=True)
-    entries: Sequence[Mapping[str, Any]] = found["protocols"]
+        table.add_column(
+            name, justify="left" if name in ("protocol", "verdict") else "right", no_wrap=name != "protocol"
+        )
+    entries: Sequence[Mapping[str, Any]] = [*found.get("runs", []), *found["protocols"]]
     for entry in entries:
         permuted, film, true = (entry.get(name) or {} for name in ("permuted", "stimulus", "observed"))
         colour = _COLOURS.get(entry["verdict"], "dim")
@@ -147,8 +151,10 @@ def show(found: Mapping[str, Any]) -> None:
     )
     console.say("film, and with true labels.")
     for entry in entries:
-        if entry["verdict"] != "clean":
-            console.say(f"{entry['protocol']}: {entry['sentence']}")
+        # A clean one with an excess that is not counted: figures that need their sentence.
+        if entry["verdict"] != "clean" or (entry.get("permuted") or {}).get("decides") == "one by one":
+            name = entry["protocol_name"] if entry in found.get("runs", []) else entry["protocol"]
+            console.say(f"{name}: {entry['sentence']}")
     for item in found.get("confounds", []):
         if item.get("found"):
             console.say(f"confounded: {item['sentence']}")

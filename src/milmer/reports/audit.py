@@ -101,6 +101,9 @@ def content(audit: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows."""
     entries = [_protocol(p) for p in audit["protocols"]]
     verdicts = [e["verdict"] for e in entries]
+    alarms = [e for e in entries if e["verdict"] in ("leaky", "confounded")]
+    sure = [e["name"].removesuffix(" (leaky)") for e in alarms if e["counted"]]
+    counted = f"the verdict on {', '.join(sure)} rests on that or on another fact of the table, with no chance in it"
     worst = next((v for v in SEVERITY if v in verdicts), "not judged")
     alpha = float(audit.get("alpha", 0.005))
     return {
@@ -110,6 +113,7 @@ def content(audit: Mapping[str, Any]) -> dict[str, Any]:
         "worst": worst,
         "plain": [(v, PLAIN[v]) for v in SEVERITY if v in verdicts],
         "alpha": f"{alpha * 100:g}",
+        "counted": counted if sure else "",
         "protocols": entries,
         "single": entries[0] if len(entries) == 1 else None,
         "permits": [(display_name(name), [(kind in allowed) for kind in KINDS]) for name, allowed in PERMITTED.items()],
@@ -136,9 +140,8 @@ def _protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
         "sentence": str(entry.get("sentence", "")),
         "forbidden": [_overlap(o) for o in overlaps if not o["permitted"]],
         "permitted": [_overlap(o) for o in overlaps if o["permitted"]],
-        "excess": points(permuted.get("excess")),
-        "excess_interval": _points_interval(permuted),
-        "excess_from": _pair(permuted.get("score"), permuted.get("base"), "for"),
+        "excesses": _excesses(permuted),
+        "counted": bool(entry.get("counted")),
         "film": words.number(film.get("score")) if film else "",
         "film_chance": _beside(film),
         "observed": words.number(observed.get("score")) if observed else "",
@@ -148,6 +151,25 @@ def _protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
         "how": [h for h in (permuted.get("how"), film.get("how"), observed.get("how")) if h],
         "notes": [str(n) for n in entry.get("notes") or []],
     }
+
+
+def _excesses(permuted: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the excess that decides, and the other look beside it where there were two."""
+    again = permuted.get("again")
+    looks = [("permuted", "permuted within subjects" if again else "", permuted)]
+    if again:
+        looks.append(("one by one", "drawn one by one", again))
+    looks.sort(key=lambda look: look[0] != permuted.get("decides", "permuted"))
+    return [
+        {
+            "points": points(look.get("excess")),
+            "interval": _points_interval(look),
+            "pair": _pair(look.get("score"), look.get("base"), "for"),
+            "name": f"labels {name}{', decides' if i == 0 else ''}" if name else "",
+        }
+        for i, (_, name, look) in enumerate(looks)
+        if look.get("excess") is not None
+    ]
 
 
 def _groups(entries: Sequence[Mapping[str, Any]]) -> list[str]:

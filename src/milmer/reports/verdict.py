@@ -56,7 +56,9 @@ def audit_verdict(run: Run) -> Row:
     alpha = run.audit.get("alpha")
     sentences = [str(mine["sentence"])] if mine.get("sentence") else []
     sentences += [s for s in (_permuted(mine.get("permuted")), _stimulus(mine.get("stimulus"))) if s]
-    if alpha is not None:
+    if mine.get("counted"):
+        sentences.append("This verdict is counted: there is no chance in it.")
+    elif alpha is not None:
         sentences.append(
             f"A verdict of leaky or confounded is wrong in at most {100 * float(alpha):g} % of clean studies."
         )
@@ -162,7 +164,16 @@ def _permuted(row: Mapping[str, Any] | None) -> str:
         if row.get("low") is not None and row.get("high") is not None:
             reach = f" [{number(100 * float(row['low']), 0)}, {number(100 * float(row['high']), 0)}]"
         text += f": an excess of {number(points, 0)}{reach} points"
-    return text + (f" (p {_p(row['p'])})." if row.get("p") is not None else ".")
+    text += f" (p {_p(row['p'])})." if row.get("p") is not None else "."
+    again = row.get("again") if row.get("decides") == "one by one" else None
+    if again and again.get("excess") is not None:
+        text += f" What decides is the excess with labels drawn for each trial one by one: {_excess(again)} points."
+    return text
+
+
+def _excess(row: Mapping[str, Any]) -> str:
+    low, high = (number(100 * float(row[end]), 0) for end in ("low", "high"))
+    return f"{number(100 * float(row['excess']), 0)} [{low}, {high}]"
 
 
 def _stimulus(row: Mapping[str, Any] | None) -> str:

@@ -155,3 +155,28 @@ def test_all_findings_together_have_one_error_rate(monkeypatch: pytest.MonkeyPat
         tested = [c for c in confounds(rows, y) if c["p"] is not None]
         assert [c["what"] for c in tested] == ["recording", "time", "neighbours", "stimulus"]
         assert all(c["found"] == found for c in tested)
+
+
+def test_a_few_files_of_one_trial_each_fall_apart_by_chance_and_are_no_confound() -> None:
+    """Five trials in four classes, a file each: most classes have one file a subject, whatever they are."""
+    rng = np.random.default_rng(5)
+    for count in (2, 3, 5):
+        rows = pd.DataFrame({"subject": np.repeat(["a", "b", "c"], count), "trial": np.tile(np.arange(count), 3)})
+        rows["recording"] = rows["trial"]
+        y = np.concatenate([rng.permutation(4)[:count] if count < 5 else [0, 1, 2, 3, 3] for _ in range(3)])
+        got = by_name(rows, y)["recording"]
+        assert not got["found"] and "Each trial is a recording of its own" in got["sentence"], count
+
+
+def test_one_file_of_two_trials_alike_makes_no_recording_of_one_class() -> None:
+    rows = pd.DataFrame({"subject": np.repeat(["a", "b", "c", "d"], 10), "trial": np.tile(np.arange(10), 4)})
+    rows["recording"] = rows["trial"].clip(upper=8)  # the last two trials of each share a file
+    y = np.tile([0, 1, 0, 1, 0, 1, 0, 0, 1, 1], 4)
+    got = by_name(rows, y)["recording"]
+    assert not got["fixed"] and got["p"] is not None and got["p"] > 0.01
+
+
+def test_subjects_who_lack_a_class_do_not_hide_a_design() -> None:
+    rows = pd.DataFrame({"subject": np.repeat([f"s{i}" for i in range(16)], 2), "trial": [1, 2] * 16}).iloc[1:]
+    rows["recording"] = rows["trial"]
+    assert by_name(rows, np.asarray(rows["trial"] - 1))["recording"]["fixed"]

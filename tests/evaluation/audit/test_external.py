@@ -236,3 +236,34 @@ def test_films_never_seen_are_what_luck_deals_out() -> None:
     answer = np.where(film < 7, truth, 1 - truth)
     told = scores.Told(row, row * 0, person, row, answer, truth, row < 0, ("a",), 2)
     assert scores.observed(told)["p"] < 0.005 < 0.1 < scores.observed(told, stimulus=film)["p"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["constant", "of the subject"])
+def test_features_that_do_not_vary_are_not_judged(made: dict[str, Any], kind: str) -> None:
+    info = made["info"]
+    value = np.full(len(info), 0.1) if kind == "constant" else pd.factorize(info["subject_id"])[0] * 0.1
+    write(made["path"] / "x.parquet", info[["clip_id"]].assign(a=value, b=3 * value))
+    entry = judged(made, made["trials"])["protocols"][0]
+    assert entry["verdict"] == "not judged" and "no feature differs" in entry["sentence"]
+    assert entry["permuted"] is None and entry["sentence"] in entry["notes"]
+
+
+def test_answers_to_some_rows_only_are_said(made: dict[str, Any]) -> None:
+    path, info = made["path"], made["info"]
+    folder = deal(path / "folds", info, made["trials"])
+    table = answers(info, True, made["trials"])
+    found = judge_tables(path / "info.csv", folder, write(path / "p.csv", table.iloc[:20]))
+    (said,) = found["warnings"]
+    assert "answers to 20 of 320 test rows, from 1 of 8 subjects" in said
+    assert said in found["protocols"][0]["notes"] and "label elsewhere" in found["label_rule"]
+    bare = write(path / "bare.csv", info.drop(columns="label"))
+    assert "20 of 320" in judge_tables(bare, folder, path / "p.csv")["warnings"][0]
+    assert judge_tables(path / "info.csv", folder, write(path / "p.csv", table))["warnings"] == []
+    table.loc[:1, "y_pred"] = [None, "other"]
+    (said,) = judge_tables(path / "info.csv", folder, write(path / "p.csv", table))["warnings"]
+    assert "2 of 320 answers are empty or name no class" in said
+
+
+def test_a_verdict_by_counting_is_marked(made: dict[str, Any]) -> None:
+    assert judged(made, made["clips"])["protocols"][0]["counted"] is True

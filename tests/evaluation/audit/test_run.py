@@ -12,6 +12,7 @@ import pytest
 
 from milmer.config import load_config
 from milmer.errors import UserError
+from milmer.evaluation.audit import run as module
 from milmer.evaluation.audit.features import MOST_WINDOWS, look, shared_channels, window_features
 from milmer.evaluation.audit.of_runs import run_splits
 from milmer.evaluation.audit.run import audit_store
@@ -101,9 +102,11 @@ def _as_run(tiny_store: Path, folder: Path, protocol: str) -> Path:
 
 def test_a_run_is_audited_as_it_was_split(tiny_store: Path, tmp_path: Path) -> None:
     run = _as_run(tiny_store, tmp_path / "evaluated", "window")
-    audit_store(Store(tiny_store), CONFIG, tmp_path / "out", runs=[run], protocols=["trial"])
+    shown = audit_store(Store(tiny_store), CONFIG, tmp_path / "out", runs=[run], protocols=["trial"])
+    assert [(e["protocol"], e["verdict"]) for e in shown["runs"]] == [("window", "leaky")]
     found = json.loads((run / "audit.json").read_text())
     assert found["protocols"][0]["protocol"] == "window" and found["protocols"][0]["verdict"] == "leaky"
+    assert found["headline"] == "leaky: window (counted, no chance in it)"
     assert "was split" in found["protocols"][0]["protocol_name"]
     rows = window_features(Store(tiny_store), CONFIG.data).table
     splits = run_splits(run, rows)
@@ -147,3 +150,27 @@ def test_one_class_only_is_said(tiny_store: Path, tmp_path: Path) -> None:
     table.to_parquet(copy / "trials.parquet", index=False)
     with pytest.raises(UserError, match="1 class"):
         audit_store(Store(copy), CONFIG, tmp_path / "x")
+
+
+@pytest.mark.parametrize("what", [KeyboardInterrupt, UserError])
+def test_who_stops_finds_no_empty_folder(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: type[BaseException]
+) -> None:
+    def stop(*_: object) -> None:
+        raise what
+
+    monkeypatch.setattr(module, "window_features", stop)
+    (tmp_path / "there").mkdir()
+    for out in (tmp_path / "new" / "deep", tmp_path / "there"):
+        with pytest.raises(what):
+            audit_store(Store(tiny_store), CONFIG, out)
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_store_whose_features_do_not_vary_is_not_judged(tiny_store: Path, tmp_path: Path) -> None:
+    features = window_features(Store(tiny_store), CONFIG.data)
+    flat = module.Study(features.table, make_labels(features.table, "valence-arousal", 5.0).y, 4, features.values * 0)
+    measured = module.audit_study(flat, {p: module.case_of(flat, p, 4) for p in ("window", "trial")})
+    assert [e["verdict"] for e in module.judged(measured, module.Setting())] == ["leaky", "not judged"]
+    assert module._context(flat, 4)["inflation"] == []

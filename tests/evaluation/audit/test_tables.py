@@ -197,3 +197,25 @@ def test_features_by_name_or_in_order(info: pd.DataFrame, rows: pd.DataFrame, tm
     refused(lambda: read_features(write(tmp_path / "y.csv", table[["clip_id"]]), rows), "no numeric column")
     table.iloc[0, 2] = np.nan
     refused(lambda: read_features(write(tmp_path / "y.csv", table), rows), "missing or infinite")
+
+
+def test_other_separators_are_named(info: pd.DataFrame, tmp_path: Path) -> None:
+    for ending, sign, said in (("csv", ";", "semicolons"), ("csv", "\t", "tabs"), ("tsv", ",", "commas")):
+        file = tmp_path / f"bad.{ending}"
+        info.to_csv(file, index=False, sep=sign)
+        with pytest.raises(UserError, match=f"seem separated by {said}.*save it with"):
+            read_metadata(file)
+        with pytest.raises(UserError, match=f"seem separated by {said}"):
+            read_splits(file, info)
+
+
+def test_probabilities_that_are_none(info: pd.DataFrame, rows: pd.DataFrame, tmp_path: Path) -> None:
+    folds = read_splits(deal(tmp_path / "f", info, np.arange(len(info)) % 2), rows)
+    chances = info[["clip_id"]].assign(p_low=0.3, p_high=1.0)
+    found = read_predictions(write(tmp_path / "p.csv", chances), rows, folds)
+    assert set(found.answer) == {"high"} and "1.3" in found.remarks[0] and "do not sum to 1" in found.remarks[0]
+    good = read_predictions(write(tmp_path / "p.csv", chances.assign(p_low=0.0)), rows, folds)
+    assert good.remarks == ()
+    chances.loc[3, "p_low"] = np.nan
+    with pytest.raises(UserError, match=r"1 of .* rows have no number"):
+        read_predictions(write(tmp_path / "p.csv", chances), rows, folds)

@@ -46,6 +46,8 @@ def read_table(file: Path, what: str) -> pd.DataFrame:
     ending = path.suffix.lower()
     if ending not in (".csv", ".tsv", ".parquet"):
         raise UserError(f"{what} {path}: found '{ending}', expected .csv, .tsv or .parquet; convert the table")
+    if ending != ".parquet":
+        _check_separator(path, what, "\t" if ending == ".tsv" else ",")
     try:
         table = (
             pd.read_parquet(path) if ending == ".parquet" else pd.read_csv(path, sep="\t" if ending == ".tsv" else ",")
@@ -57,6 +59,24 @@ def read_table(file: Path, what: str) -> pd.DataFrame:
         raise UserError(f"{what} {path}: found no row, expected one a sample; write the table again")
     table.columns = [str(c).strip() for c in table.columns]
     return table
+
+
+def _check_separator(path: Path, what: str, separator: str) -> None:
+    """Refuse a table whose first line has other separators than its name says."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            first = file.readline().strip()
+    except OSError:
+        return  # the reader says what is wrong with it
+    if separator in first:
+        return
+    for sign, name in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        if sign in first:
+            kind = "tabs" if separator == "\t" else "commas"
+            raise UserError(
+                f"{what} {path}: its columns seem separated by {name} ('{first[:60]}'), expected {kind}; save it with "
+                f"{kind} between the columns"
+            )
 
 
 def read_metadata(file: Path) -> pd.DataFrame:

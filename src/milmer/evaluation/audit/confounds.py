@@ -136,6 +136,7 @@ def _subject(label: Ints, people: Ints) -> dict[str, Any] | None:
 
 def _recording(label: Ints, people: Ints, recording: Ints, drawn: Ints, alpha: float) -> dict[str, Any] | None:
     """Judge whether recordings hold one class each, among subjects with two classes or more."""
+    apart = one_recording_a_class(label[recording >= 0], people[recording >= 0], recording[recording >= 0], alpha)
     mixed = np.isin(people, np.unique(people)[_kinds(label, people) > 1]) & (recording >= 0)  # (n,)
     label, people, recording, drawn = label[mixed], people[mixed], recording[mixed], drawn[:, mixed]
     if not label.size:
@@ -147,26 +148,25 @@ def _recording(label: Ints, people: Ints, recording: Ints, drawn: Ints, alpha: f
         return _entry("recording", 0.0, None, None, False, text)
     single = _kinds(label, code) == 1  # (n_recordings,)
     share = float(single.mean())
-    trials = np.bincount(code)  # (n_recordings,)
-    # Recordings of each class of each subject: one each means that nothing tells the class from the file.
-    pairs = np.unique(np.stack([people, label, recording]), axis=1)  # (3, n_pairs)
-    _, per_class = np.unique(pairs[:2], axis=1, return_counts=True)
-    alone = float((per_class == 1).mean())
-    if share == 1 and (trials.max() > 1 or alone > 0.5):
+    lone = code.size == names.size  # each trial is a recording of its own
+    value, null, p = 0.0, np.zeros(1), None  # (P,)
+    if not lone:
+        value = _information(label, code)
+        null = np.array([_information(row, code) for row in drawn])  # (P,)
+        p = tail(value, null) if label.size >= FEWEST else None
+    found = p is not None and p <= alpha
+    # One class a recording is a fact, but a few trials fall like that by chance: it counts where that is not likely.
+    if share == 1 and (apart or found):
         text = (
             f"The label is the recording: each of the {names.size} recordings holds one class only"
-            f"{' (and each subject has one recording a class)' if alone == 1 else ''}, so the state of electrodes, "
+            f"{' (and each subject has one recording a class)' if apart else ''}, so the state of electrodes, "
             "light or the hour of a recording can stand for the class, and no split of these data can tell the two "
             "apart."
         )
         return _entry("recording", share, None, None, True, text)
-    if trials.max() == 1:
-        text = "Each trial is a recording of its own, and each class has several: recordings say nothing of the class."
+    if lone:
+        text = "Each trial is a recording of its own: recordings say nothing of the class that trials do not."
         return _entry("recording", share, None, None, False, text)
-    value = _information(label, code)
-    null = np.array([_information(row, code) for row in drawn])  # (P,)
-    p = tail(value, null) if label.size >= FEWEST else None
-    found = p is not None and p <= alpha
     about = f"{single.sum()} of {names.size} recordings hold one class only"
     text = (
         f"The label goes with the recording: {about}, and knowing the recording tells {value:.2f} bits of the label "
@@ -175,6 +175,27 @@ def _recording(label: Ints, people: Ints, recording: Ints, drawn: Ints, alpha: f
         else f"{about.capitalize()}; recordings tell no more of the label than they would by chance."
     )
     return _entry("recording", value, float(null.mean()), p, found, text)
+
+
+def one_recording_a_class(label: Ints, people: Ints, recording: Ints, alpha: float = ALPHA / TESTS) -> bool:
+    """Whether every subject has one recording of each class, and classes are kept apart by it: nothing tells them.
+
+    Where subjects lack classes, recordings may fall so by chance: then that must be less likely than `alpha`.
+    """
+    if not label.size:
+        return False
+    cells = np.unique(np.stack([people, label, recording]), axis=1)  # (3, n_cells)
+    recordings = np.unique(cells[2]).size
+    pairs = np.unique(cells[:2], axis=1).shape[1]
+    if not pairs == cells.shape[1] == recordings:
+        return False
+    k = int(np.unique(label).size)
+    each = np.unique(cells[0], return_counts=True)[1]  # (n_people,), recordings
+    if (each == k).all():
+        return True
+    # Of all ways to draw labels, those that are equally likely give different ones most often.
+    chance = np.prod([(k - i) / k for count in each.tolist() for i in range(count)])
+    return bool(chance <= alpha)
 
 
 def _time(rows: Rows, pick: Ints, label: Ints, drawn: Ints, alpha: float) -> list[dict[str, Any]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from milmer.evaluation.audit.findings import Film, OneByOne, Permuted
 from milmer.evaluation.audit.probe import NAMES, Probe, predict_folds, recalls
 from milmer.evaluation.audit.units import Units, trial_labels
 from milmer.evaluation.statistics import exchangeable, permuted_labels
@@ -30,45 +30,6 @@ LOOK_AGAIN = 0.2  # stopping early only where nothing is found cannot raise fals
 FILM_DRAWS = 12  # random labels of the stimuli, averaged
 FILM_NULLS = (39, 4999)  # names of stimuli permuted: first look, and at most
 TIES = 20  # null scores as good as the observed one after which the rest cannot matter
-
-
-@dataclass(frozen=True)
-class Permuted:
-    """Scores with permuted labels; all in shares (0 to 1).
-
-    Parameters
-    ----------
-    score, base : float
-        Mean recall under the protocol, and under what it is compared with.
-    excess, low, high : float
-        Their difference with its 95 % interval over the draws of labels.
-    p : float
-        One-sided, that the excess is none; twice the smaller over both rules of the probe.
-    n : int
-        Draws of labels.
-    fits : int
-        Times the probe was fitted.
-    how : str
-        What was compared with what.
-    null : tuple of float
-        The probe's joint score in each draw.
-    """
-
-    score: float
-    base: float
-    excess: float
-    low: float
-    high: float
-    p: float
-    n: int
-    fits: int
-    how: str
-    null: tuple[float, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        """Return what audit.json holds of it."""
-        names = ("score", "base", "excess", "low", "high", "p", "n", "how")
-        return {name: getattr(self, name) for name in names}
 
 
 def permuted_scores(
@@ -144,21 +105,29 @@ def permuted_scores(
         return np.array(scores), np.array(bases), fits
 
     score, base, fits = tried(drawn, False, draws[0])  # (R, 3), (R, 3)
-    p, rule = _tested(score, base)
-    if p <= CONFIRM:
-        *own, more = tried(fresh, True, draws[0])
-        p, fits = max(p, _tested(*own)[0]), fits + more
+    first, rule = _tested(score, base)
+    p, again = first, None
+    if first <= CONFIRM:
+        own, own_base, more = tried(fresh, True, draws[0])  # (R, 3), (R, 3)
+        second, its = _tested(own, own_base)
+        again = OneByOne(*_gain(own[:, its], own_base[:, its]), second)
+        p, fits = max(p, second), fits + more
     n = len(score)
-    gain = score[:, rule] - base[:, rule]  # (R,)
-    mean, half = float(gain.mean()), float(_quantile(0.975, n - 1) * gain.std(ddof=1) / np.sqrt(n))
     against = "the protocol trial with as many folds" if base_of is not None else "guessing"
     how = (
         f"probe: {RULES[rule]}; labels permuted between the trials of each subject, {n} times, each split anew; "
         f"against {against}; t-test over the draws, for two rules; what is found must be found in labels drawn for "
         "each trial on its own too"
     )
-    means = float(score[:, rule].mean()), float(base[:, rule].mean())
-    return Permuted(*means, mean, mean - half, mean + half, p, n, fits, how, tuple(score[:, 2].tolist()))
+    null = tuple(score[:, 2].tolist())
+    return Permuted(*_gain(score[:, rule], base[:, rule]), p, n, fits, how, null, first, again)
+
+
+def _gain(score: Floats, base: Floats) -> tuple[float, float, float, float, float]:
+    """Mean score and base, and their mean difference with its 95 % interval over the draws."""
+    gain = score - base  # (R,)
+    mean, half = float(gain.mean()), float(_quantile(0.975, gain.size - 1) * gain.std(ddof=1) / np.sqrt(gain.size))
+    return float(score.mean()), float(base.mean()), mean, mean - half, mean + half
 
 
 def _tested(score: Floats, base: Floats) -> tuple[float, int]:
@@ -209,23 +178,6 @@ def fold_scores(
         if np.isfinite(score).any():
             out[i], chance = float(np.nanmean(score)), float(np.nanmean(guess))
     return out, chance
-
-
-@dataclass(frozen=True)
-class Film:
-    """Score with one random label a stimulus, that when the stimuli's names mean nothing, and p (None: not tested)."""
-
-    score: float
-    chance: float
-    p: float | None
-    n: int
-    fits: int
-    how: str
-    untested: str = ""  # why there is no p
-
-    def record(self) -> dict[str, Any]:
-        """Return what audit.json holds of it."""
-        return {name: getattr(self, name) for name in ("score", "chance", "p", "how")}
 
 
 def stimulus_scores(
@@ -332,7 +284,7 @@ def _maker(probe: Probe, train: Ints, test: Ints) -> Callable[[Floats], tuple[Fl
     z = z - centre  # (t, d)
     gram = z.T @ z  # (d, d)
     d = gram.shape[0]
-    inverse = np.linalg.inv(gram + np.eye(d) * (0.1 * np.trace(gram) / d + 1e-9))  # (d, d)
+    inverse = np.linalg.inv(gram + np.eye(d) * (0.1 * np.trace(gram) / max(d, 1) + 1e-9))  # (d, d)
     to_test = (probe.z[test] - centre) @ inverse @ z.T  # (m, t): a ridge regression is linear in the labels
     near = probe.near[np.ix_(test, train)].astype(np.float64)  # (m, t)
     near /= np.maximum(near.sum(axis=1, keepdims=True), 1e-30)  # (m, t)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milmer.errors import UserError
-from milmer.evaluation.audit import columns, scores, structure, tables, verdict
+from milmer.evaluation.audit import columns, remarks, scores, structure, tables, verdict
 from milmer.evaluation.audit.confounds import confounds
 from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.protocols import PERMITTED, display_name
@@ -109,12 +109,12 @@ def judge_tables(
     y, classes, rule = labels_of(rows, answers, target, _number(threshold))
     guessed = structure.guess_protocol(rows, folds)
     name = protocol or guessed
-    notes = _notes(rows, folds, name, guessed, protocol)
+    notes = remarks.on_splits(rows, folds, name, guessed, protocol)
     overlaps = structure.overlaps(rows, folds, name)
     labelled = np.unique(y[y >= 0]).size >= 2
     if labelled:
         confounded = confounds(rows, y, alpha=alpha, seed=seed)
-        notes += _one_class(folds, y)
+        notes += remarks.on_classes(folds, y)
     else:
         confounded = []
         notes.append(
@@ -125,6 +125,7 @@ def judge_tables(
     evidence, setting = verdict.Evidence(name, overlaps=overlaps), _setting(confounded)
     if values is not None and labelled:
         evidence, setting = _probed(values, rows, y, folds, evidence, setting, seed)
+        notes += [evidence.unread] if evidence.unread else []
     elif values is None:
         notes.append("What a model can read from the signal was not judged: no features were given (--features).")
     tests = verdict.tests_of([evidence], setting)
@@ -133,8 +134,10 @@ def judge_tables(
     outcome, sentence = _structural(outcome, sentence, overlaps, found, values is not None)
     observed = no_signal = None
     inflation: list[dict[str, Any]] = []
+    warnings: list[str] = []
     if answers is not None:
         told = scores.Told.of(rows, folds, answers, y, classes)
+        warnings = remarks.on_answers(told, answers, rows, folds, y)
         observed = scores.observed(told, seed, structure.unit_codes(rows, "stimulus") if name in NEW_STIMULI else None)
         inflation = [d for d in [scores.dose(told)] if d is not None]
         no_signal = scores.without_signal(told, rows, folds, y, len(classes))
@@ -148,18 +151,21 @@ def judge_tables(
         "seconds": round(time.monotonic() - began, 2),
         "versions": _versions(),
         "label_rule": rule,
+        "warnings": warnings,
         "protocols": [
             {
                 "protocol": name,
                 "protocol_name": display_name(name),
                 "verdict": outcome,
                 "sentence": sentence,
+                "counted": any(o["shared"] and not o["permitted"] for o in overlaps)
+                or verdict.counted(evidence, setting, outcome),
                 "fits_of_audit": sum(t.fits for t in (evidence.permuted, evidence.film) if t is not None),
                 "overlaps": overlaps,
                 "permuted": evidence.permuted.record() if evidence.permuted else None,
                 "stimulus": evidence.film.record() if evidence.film else None,
                 "observed": observed,
-                "notes": notes,
+                "notes": warnings + notes,
             }
         ],
         "structure": _facts(rows, folds, overlaps, y) + found,
@@ -189,10 +195,15 @@ def labels_of(
     if answers is not None and answers.truth is not None:
         truth = np.full(len(rows), None, dtype=object)  # (n_rows,)
         truth[answers.row] = answers.truth
-        y, classes = _coded(truth)
+        rule = "y_true of the predictions"
         if "label" in rows:
-            _agree(columns.class_names(rows["label"]), truth)
-        return y, classes, "y_true of the predictions"
+            label = columns.class_names(rows["label"])  # (n_rows,)
+            same = _agree(label, truth)
+            gap = np.array([t is None and n is not None for t, n in zip(truth, label, strict=True)])  # (n_rows,)
+            if same and gap.any():
+                truth[gap], rule = label[gap], f"{rule}, the metadata's label elsewhere"
+        y, classes = _coded(truth)
+        return y, classes, rule
     if "label" in rows:
         y, classes = _coded(columns.class_names(rows["label"]))
         return y, classes, "label as given"
@@ -224,7 +235,8 @@ def _coded(names: NDArray[np.object_]) -> tuple[Ints, tuple[str, ...]]:
     return np.array([lookup.get(str(n), -1) if n is not None else -1 for n in names], dtype=np.int64), tuple(classes)
 
 
-def _agree(label: NDArray[np.object_], truth: NDArray[np.object_]) -> None:
+def _agree(label: NDArray[np.object_], truth: NDArray[np.object_]) -> bool:
+    """Return whether both say the same wherever both say something; refuse where they contradict each other."""
     both = [(a, b) for a, b in zip(label, truth, strict=True) if a is not None and b is not None]
     wrong = sum(a != b for a, b in both)
     if wrong and {a for a, _ in both} == {b for _, b in both}:
@@ -232,6 +244,7 @@ def _agree(label: NDArray[np.object_], truth: NDArray[np.object_]) -> None:
             f"predictions: y_true differs from the metadata's label in {wrong} of {len(both)} rows, expected the same; "
             "mend the order of rows, or take one of the columns out"
         )
+    return bool(both) and not wrong
 
 
 def _probed(
@@ -245,7 +258,7 @@ def _probed(
 ) -> tuple[verdict.Evidence, verdict.Setting]:
     """Let the probe look for labels that mean nothing, under the folds as they are."""
     from milmer.evaluation.audit.dependence import Units, association, permuted_scores, stimulus_scores, trial_labels
-    from milmer.evaluation.audit.features import standardised
+    from milmer.evaluation.audit.features import UNVARYING, standardised, varies
     from milmer.evaluation.audit.probe import make_probe
     from milmer.evaluation.protocols import Split
 
@@ -258,14 +271,16 @@ def _probed(
         train, test = (np.sort(place[part][place[part] >= 0]) for part in (learnt, fold.test))
         if train.size and test.size:
             splits.append(Split(len(splits), train, np.zeros(0, dtype=np.int64), test))
-    part = rows.iloc[kept]
-    units = Units.of(part)
+    units = Units.of(rows.iloc[kept])
+    if not varies(values[kept], units.person):
+        return replace(evidence, unread=UNVARYING), setting
     probe = make_probe(standardised(values[kept]))
     width = int(y.max()) + 1
     permuted = permuted_scores(probe, units, y[kept], width, lambda _y, _seed: splits, None, seed=seed)
     if permuted is not None:
         how = f"labels permuted between the trials of each subject, {permuted.n} times, under the folds as given"
-        permuted = replace(permuted, how=f"{permuted.how.partition(';')[0]}; {how}; against guessing")
+        second = "what is found must be found in labels drawn for each trial on its own too"
+        permuted = replace(permuted, how=f"{permuted.how.partition(';')[0]}; {how}; against guessing; {second}")
     # A film on one side only cannot be recognised. Within subjects: who it is must not tilt the exchange of films.
     film = None
     if any(o["kind"] == "stimulus" and o["shared"] for o in evidence.overlaps):
@@ -347,47 +362,6 @@ def _facts(
             }
         )
     return facts
-
-
-def _notes(rows: pd.DataFrame, folds: Sequence[tables.Fold], name: str, guessed: str, claimed: str | None) -> list[str]:
-    notes = []
-    if claimed is None:
-        notes.append(
-            f"The protocol was taken for '{guessed}', the strictest that these splits keep; name another with "
-            "--protocol."
-        )
-        for kind in ("subject", "stimulus", "trial"):
-            share = next((o for o in structure.overlaps(rows, folds, name) if o["kind"] == kind), None)
-            if share and 0 < share["shared"] < share["of"] / 2:
-                notes.append(
-                    f"Only {share['shared']} of {share['of']} {structure.PLURAL[kind]} are on two sides: a split by "
-                    f"{kind} that is broken? Then name it with --protocol."
-                )
-    elif guessed != claimed:
-        notes.append(f"These splits keep the protocol '{guessed}'; they were judged as '{claimed}', as asked.")
-    for kind, why in (("stimulus", "whether stimuli are on two sides"), ("recording", "what recordings share")):
-        if structure.unit_codes(rows, kind) is None:
-            notes.append(f"Not judged, for want of a column {kind}: {why}.")
-    chosen = [{"train": f.train, "test": f.validation} for f in folds if f.validation.size]
-    for o in structure.overlaps(rows, chosen, name) if chosen else []:
-        if o["shared"] and not o["permitted"]:
-            notes.append(
-                f"{o['shared']} of {o['of']} {structure.PLURAL[o['kind']]} of validation are in training too: whatever "
-                "was chosen there was chosen on what training knows."
-            )
-    if "start" not in rows:
-        notes.append("Not judged, for want of columns start and stop: whether windows overlap in time.")
-    return notes
-
-
-def _one_class(folds: Sequence[tables.Fold], y: Ints) -> list[str]:
-    notes = []
-    for fold in folds:
-        for part, index in (("training", fold.train), ("test", fold.test)):
-            kinds = np.unique(y[index][y[index] >= 0])
-            if kinds.size < 2:
-                notes.append(f"{fold.name}: {part} has {'one class only' if kinds.size else 'no label'}.")
-    return notes[:5] + ([f"... and {len(notes) - 5} more folds like that."] if len(notes) > 5 else [])
 
 
 def _source(*files: Path | None) -> str:

@@ -29,6 +29,7 @@ LINES = tuple((low, low + 2.0) for low in np.arange(1.0, 45.0, 2.0).tolist())  #
 CELLS, FRAMES = 4, 2  # grey cells along a side of a face, and faces looked at in a window
 MOST_WINDOWS, FEWEST_OF_TRIAL = 4000, 2
 FLOOR = 1e-4  # µV²: the log of a flat channel's power is not minus infinity
+ROUNDING = 1e-12  # of a feature's largest value: less is no difference
 CLIP = 6.0  # robust deviations: one wild window must not be all there is
 
 
@@ -143,6 +144,26 @@ def standardised(values: ArrayLike, modality: ArrayLike | None = None, within: A
         kinds = np.asarray(modality)[alive]  # (F',)
         x /= np.sqrt(np.bincount(kinds)[kinds])  # (n, F')
     return x
+
+
+UNVARYING = (
+    "What a model can read from the signal was not judged: no feature differs between two rows of one subject, so "
+    "there is nothing in them to read but who it is; give features that vary."
+)
+
+
+def varies(values: ArrayLike, within: ArrayLike) -> bool:
+    """Whether any feature, shape (n, F), differs between two rows of one group, shape (n,), beyond rounding."""
+    x = np.asarray(values, dtype=np.float64)  # (n, F)
+    known = np.isfinite(x)  # (n, F)
+    size = np.abs(np.where(known, x, 0.0)).max(axis=0, initial=0.0)  # (F,)
+    groups = np.asarray(within)  # (n,)
+    for group in np.unique(groups):
+        part, there = x[groups == group], known[groups == group]  # (m, F), (m, F)
+        span = np.where(there, part, -np.inf).max(axis=0) - np.where(there, part, np.inf).min(axis=0)  # (F,)
+        if (span > ROUNDING * size).any():
+            return True
+    return False
 
 
 def _median(x: Floats) -> Floats:

@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 
 
 def audit_run(run: Path, store: Store, study: Study, setting: Setting, audit: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``audit.json`` into an evaluated run: its own split first, then what is known of the store.
+    """Return the ``audit.json`` of an evaluated run: its own split first, then what is known of the store.
 
     Parameters
     ----------
@@ -45,11 +45,10 @@ def audit_run(run: Path, store: Store, study: Study, setting: Setting, audit: Ma
         If there is no such run, or it is of another store.
     """
     from milmer.evaluation.audit.run import Case, audit_study, case_of, judged
-    from milmer.store import write_json
 
     record = check_run(run, store)
     protocol = str(record.get("protocol", "trial"))
-    name = f"{record.get('protocol_name', protocol)}, as {run} was split"
+    name = f"{record.get('protocol_name', protocol)}, as {run.resolve().name} was split"
     fixed = run_splits(run, study.rows)
     again = case_of(study, protocol, None)
     case = Case(protocol, again.splits if fixed is None else lambda y, seed: fixed, again.base)
@@ -59,13 +58,11 @@ def audit_run(run: Path, store: Store, study: Study, setting: Setting, audit: Ma
         entries[0]["notes"].append("the run's own splits do not match the windows audited: split anew by its protocol")
     others = [e for e in audit["protocols"] if e["protocol"] != protocol]
     verdict = entries[0]["verdict"]
-    told = dict(audit) | {
+    return dict(audit) | {
         "source": f"{run}, of {audit['source']}",
-        "headline": headline([(protocol, verdict)]),
+        "headline": headline([(protocol, verdict)], counted={protocol} if entries[0]["counted"] else set()),
         "protocols": entries + others,
     }
-    write_json(run / "audit.json", told)
-    return told
 
 
 def check_run(run: Path, store: Store) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Probe:
         within = z.T @ z - (means * counts[:, None]).T @ means  # (d, d)
         within /= max(int(counts.sum()) - int(present.sum()), 1)  # (d, d)
         d = within.shape[0]
-        within = (1 - SHRINKAGE) * within + np.eye(d) * (SHRINKAGE * np.trace(within) / d + 1e-9)  # (d, d)
+        within = (1 - SHRINKAGE) * within + np.eye(d) * (SHRINKAGE * np.trace(within) / max(d, 1) + 1e-9)  # (d, d)
         weights = np.linalg.solve(within, means.T)  # (d, k)
         scores = self.z[test] @ weights - 0.5 * (means.T * weights).sum(axis=0)  # (m, k)
         scores[:, ~present] = -np.inf

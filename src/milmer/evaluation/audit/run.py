@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from milmer.errors import UserError, nearest
 from milmer.evaluation.audit import dependence, inflation
 from milmer.evaluation.audit.confounds import confounds
-from milmer.evaluation.audit.dependence import Permuted
-from milmer.evaluation.audit.features import standardised, window_features
+from milmer.evaluation.audit.features import UNVARYING, standardised, varies, window_features
+from milmer.evaluation.audit.findings import Permuted
+from milmer.evaluation.audit.folder import made
 from milmer.evaluation.audit.probe import Probe, make_probe
 from milmer.evaluation.audit.structure import duplicates, overlaps
 from milmer.evaluation.audit.units import Units, trial_labels
-from milmer.evaluation.audit.verdict import ALPHA, Evidence, Setting, headline, holm, judge, shown, tests_of
+from milmer.evaluation.audit.verdict import ALPHA, Evidence, Setting, counted, headline, holm, judge, shown, tests_of
 from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.protocol_fits import DEFAULT_FOLDS
 from milmer.evaluation.protocols import PROTOCOLS, Split, make_splits
@@ -85,6 +86,11 @@ class Study:
         return make_probe(self.centred)
 
     @functools.cached_property
+    def varies(self) -> bool:
+        """Whether any feature differs between two rows of one person: else there is nothing to probe."""
+        return varies(self.x, self.units.person)
+
+    @functools.cached_property
     def raw_probe(self) -> Probe:
         """Probe of the rows, their features as they are."""
         return make_probe(standardised(self.x, self.modality), neighbours=False)
@@ -123,6 +129,10 @@ def audit_study(
             out.append((Evidence(case.protocol, impossible=str(error)), {"observed": None, "fits_of_audit": 0}))
             continue
         found = overlaps(study.rows, splits, case.protocol)
+        if not study.varies:
+            blind = Evidence(case.protocol, "", found, unread=UNVARYING)
+            out.append((blind, {"observed": None, "fits_of_audit": 0}))
+            continue
         permuted = dependence.permuted_scores(
             study.probe, study.units, study.y, study.k, case.splits, case.base, seed=study.seed
         )
@@ -209,6 +219,7 @@ def judged(
                 "protocol_name": names[i] if names else shown(evidence.protocol),
                 "verdict": verdict,
                 "sentence": sentence,
+                "counted": counted(evidence, setting, verdict),
                 "overlaps": list(evidence.overlaps),
                 "permuted": evidence.permuted.record() if evidence.permuted else None,
                 "stimulus": evidence.film.record() if evidence.film else None,
@@ -253,7 +264,7 @@ def audit_store(
     Returns
     -------
     dict
-        What audit.json holds.
+        What audit.json holds, and ``runs``: the entry of each of `runs`, as it is in that run's own audit.json.
 
     Raises
     ------
@@ -268,8 +279,7 @@ def audit_store(
     wanted = _wanted(protocols)
     for run in runs:
         check_run(run, store)
-    _make_folder(out)
-    with threadpool_limits(1):  # thousands of small products: threads would only wait for each other
+    with made(out), threadpool_limits(1):  # thousands of small products: threads would only wait for each other
         return _audit(store, config, out, runs, wanted if protocols else _allowed(store, wanted), progress)
 
 
@@ -304,7 +314,10 @@ def _audit(
         "kind": "audit",
         "alpha": ALPHA,
         "source": f"{store.path} ({store.name}; {labels.rule})",
-        "headline": headline([(e["protocol_name"], e["verdict"]) for e in entries]),
+        "headline": headline(
+            [(e["protocol_name"], e["verdict"]) for e in entries],
+            counted={e["protocol_name"] for e in entries if e["counted"]},
+        ),
         "protocols": entries,
         "structure": _structure(study, config.evaluation.folds),
         "confounds": found,
@@ -313,11 +326,12 @@ def _audit(
         "seconds": round(time.monotonic() - begun, 1),
     }
     record = plain(record)
-    write_json(out / "audit.json", record)
-    for run in runs:
-        audit_run(run, store, study, setting, record)
+    told = {run: audit_run(run, store, study, setting, record) for run in runs}
+    write_json(out / "audit.json", record)  # all is written at the end: who stops it before has nothing half done
+    for run, own in told.items():
+        write_json(run / "audit.json", own)
     _page(out)
-    return record
+    return record | {"runs": [own["protocols"][0] for own in told.values()]}
 
 
 def _page(out: Path) -> None:
@@ -330,6 +344,8 @@ def _page(out: Path) -> None:
 def _context(study: Study, folds: int | None) -> dict[str, Any]:
     """Recognition, inflation and the predictor without signal; what a study is too small for is left out."""
     out: dict[str, Any] = {"recognised": [], "inflation": [], "no_signal": None}
+    if not study.varies:
+        return out
     parts: dict[str, list[Split] | None] = {}
     for protocol in ("trial", "subject", "window"):
         try:
@@ -369,17 +385,6 @@ def _wanted(protocols: Sequence[str] | None) -> tuple[str, ...]:
                 f"{nearest(protocol, PROTOCOLS)}"
             )
     return tuple(dict.fromkeys(protocols)) if protocols else ORDER
-
-
-def _make_folder(out: Path) -> None:
-    if out.is_file():
-        raise UserError(f"{out}: is a file, expected a folder to write; give another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
-    if (out / "run.json").exists():
-        raise UserError(f"{out}: holds a run; give another --out, and --run {out} to audit that run")
 
 
 def versions() -> dict[str, str]:

@@ -88,12 +88,15 @@ class Answers:
         Fold in which the row was tested.
     truth, answer : ndarray of object, shape (n,)
         Names of classes; truth is None where the file has none.
+    remarks : tuple of str
+        What is odd about them.
     """
 
     row: Ints
     fold: Ints
     answer: NDArray[np.object_]
     truth: NDArray[np.object_] | None
+    remarks: tuple[str, ...] = ()
 
 
 def read_splits(source: Path, rows: pd.DataFrame) -> list[Fold]:
@@ -151,13 +154,20 @@ def read_predictions(file: Path, rows: pd.DataFrame, folds: Sequence[Fold]) -> A
     """
     table = read_table(file, "predictions")
     answer_column = first_of(table, ANSWER)
+    remarks: tuple[str, ...] = ()
     chances = [c for c in table.columns if re.match(r"(?i)p(rob)?_", c)]
     if answer_column is not None:
         answer = class_names(table[answer_column])
     elif len(chances) >= 2:
         values = np.column_stack([numbers(table[c], file, c) for c in chances])  # (n, k)
         names = np.array([re.sub(r"(?i)^p(rob)?_", "", c) for c in chances], dtype=object)
-        answer = names[np.nan_to_num(values, nan=-np.inf).argmax(axis=1)]
+        if (gaps := int((~np.isfinite(values)).any(axis=1).sum())) > 0:
+            raise UserError(
+                f"predictions {file}: {gaps} of {len(values)} rows have no number in one of {few(chances)}, expected "
+                "one in each; fill them in, or give the answers as y_pred"
+            )
+        answer = names[values.argmax(axis=1)]
+        remarks = _no_probabilities(values)
     else:
         raise UserError(
             f"predictions {file}: found {few(table.columns)}, expected a column {either(ANSWER)}, or p_<class> for "
@@ -172,7 +182,20 @@ def read_predictions(file: Path, rows: pd.DataFrame, folds: Sequence[Fold]) -> A
             f"predictions {file}: {int(again.sum())} samples are answered twice in one fold; expected one answer each: "
             "take the copies out, or add a column 'fold'"
         )
-    return Answers(index, fold, answer, None if truth_column is None else class_names(table[truth_column]))
+    return Answers(index, fold, answer, None if truth_column is None else class_names(table[truth_column]), remarks)
+
+
+def _no_probabilities(values: Floats) -> tuple[str, ...]:
+    """Say where probabilities (n, k) are none; the answer is the largest all the same."""
+    total = values.sum(axis=1)  # (n,)
+    odd = (np.abs(total - 1) > 0.01) | (values < 0).any(axis=1)  # (n,)
+    if not odd.any():
+        return ()
+    return (
+        f"Predictions: in {int(odd.sum())} of {len(values)} rows the probabilities are negative or do not sum to 1 "
+        f"(row {int(odd.argmax()) + 1}: {total[odd.argmax()]:.3g}): the largest was taken as the answer, and nothing "
+        "else is made of them; check that no column is missing.",
+    )
 
 
 def read_features(file: Path, rows: pd.DataFrame) -> Floats:

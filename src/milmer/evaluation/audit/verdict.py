@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from milmer.evaluation.audit.dependence import Film, Permuted
+from milmer.evaluation.audit.findings import Film, Permuted
 from milmer.evaluation.protocols import PERMITTED, display_name
 
 ALPHA = 0.005  # chance that any test of one audit calls a clean study leaky or confounded
@@ -28,6 +28,8 @@ class Evidence:
         ``kind``, ``shared``, ``of``, ``permitted``, as from `structure.overlaps`.
     permuted : Permuted, optional
     film : Film, optional
+    unread : str
+        Why the probe could read nothing at all; empty where it could.
     """
 
     protocol: str
@@ -35,6 +37,7 @@ class Evidence:
     overlaps: Sequence[Mapping[str, Any]] = ()
     permuted: Permuted | None = None
     film: Film | None = None
+    unread: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,22 +109,28 @@ def judge(evidence: Evidence, setting: Setting, rejected: set[Any]) -> tuple[str
         if not leak and evidence.permuted is not None:
             reasons.append(f"the probe gains {_points(evidence.permuted.excess)} by it, which chance may give")
         return LEAKY, _sentence(reasons)
+    aside = _unconfirmed(evidence.permuted)
+    beside = f" {_sentence([aside])}" if aside else ""
     if setting.recording:
-        return CONFOUNDED, setting.recording
+        return CONFOUNDED, setting.recording + beside
     if setting.subject and "subject" in PERMITTED[name]:
-        return CONFOUNDED, setting.subject
+        return CONFOUNDED, setting.subject + beside
     if film is not None and ("", "labels with the stimulus") in rejected:
         return CONFOUNDED, (
             f"The film can be recognised ({_film(film)}), and the labels go with the film: a score under this protocol "
-            "may be of the film and not of the feeling; hold out films too (subject-and-stimulus)."
+            "may be of the film and not of the feeling; hold out films too (subject-and-stimulus)." + beside
         )
+    if evidence.unread:
+        return UNJUDGED, evidence.unread
     if evidence.permuted is None and evidence.film is None:
         return (
             UNJUDGED,
             "Nothing could be tested: no subject has two labels, no two subjects saw the same stimulus.",
         )
     found = []
-    if evidence.permuted is not None:
+    if aside:
+        found.append(aside)
+    elif evidence.permuted is not None:
         found.append(
             f"permuted labels are not found ({evidence.permuted.score:.2f}, {evidence.permuted.base:.2f} expected)"
         )
@@ -136,14 +145,37 @@ def judge(evidence: Evidence, setting: Setting, rejected: set[Any]) -> tuple[str
     return CLEAN, _sentence(found)
 
 
-def headline(judged: Sequence[tuple[str, str]], alpha: float = ALPHA) -> str:
-    """Say what was found of all protocols in one sentence: ``[(protocol, verdict), ...]``."""
+def counted(evidence: Evidence, setting: Setting, verdict: str) -> bool:
+    """Say whether a verdict of leaky or confounded rests on counting alone, with no chance in it."""
+    if verdict == LEAKY:
+        return any(o["shared"] and not o["permitted"] for o in evidence.overlaps)
+    by_subject = bool(setting.subject) and "subject" in PERMITTED[evidence.protocol]
+    return verdict == CONFOUNDED and (bool(setting.recording) or by_subject)
+
+
+def headline(
+    judged: Sequence[tuple[str, str]], alpha: float = ALPHA, counted: frozenset[str] | set[str] = frozenset()
+) -> str:
+    """Say what was found of all protocols in one sentence: ``[(protocol, verdict), ...]``.
+
+    `counted` names the protocols whose verdict rests on counting alone: no error rate is theirs.
+    """
     parts = []
     for verdict in ORDER:
         names = [protocol for protocol, found in judged if found == verdict]
         if names:
             parts.append(f"{verdict}: {', '.join(names)}")
-    return f"{'; '.join(parts)} (chance that any of this is a false alarm: at most {alpha:g})"
+    alarms = [(protocol, found) for protocol, found in judged if found in (LEAKY, CONFOUNDED)]
+    sure = [protocol for protocol, _ in alarms if protocol in counted]
+    rate = f"chance that any of this is a false alarm: at most {alpha:g}"
+    if sure and len(judged) == 1:
+        rate = "counted, no chance in it"
+    elif sure and len(sure) == len(alarms):
+        kinds = [v for v in (LEAKY, CONFOUNDED) if any(found == v for _, found in alarms)]
+        rate = f"what is {' or '.join(kinds)} is counted, no chance in it"
+    elif sure:
+        rate = f"{', '.join(sure)}: counted, no chance in it; chance that any other is a false alarm: at most {alpha:g}"
+    return f"{'; '.join(parts)} ({rate})"
 
 
 def shown(protocol: str) -> str:
@@ -155,6 +187,19 @@ def _leak(found: Permuted) -> str:
     return (
         f"labels permuted between trials are found with {found.score:.2f}, where {found.base:.2f} is expected: "
         f"{_points(found.excess)} of a score come from the leak [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    )
+
+
+def _unconfirmed(found: Permuted | None) -> str:
+    """Explain an excess of permuted labels that the second look does not bear out; empty where there is none."""
+    if found is None or found.again is None or not found.lost or found.low <= 0:
+        return ""
+    second = found.again
+    return (
+        f"labels permuted between the trials of each subject are found with {found.score:.2f} ({found.base:.2f} "
+        "expected), for with few trials of a class they tell of one another (of one trial each of two classes, the "
+        f"first gives the second away); labels drawn for each trial one by one are not found beyond chance "
+        f"({_points(second.excess)} [{100 * second.low:.1f}, {100 * second.high:.1f}]), so this is not counted as leak"
     )
 
 
