@@ -14,10 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from milmer.errors import UserError
 from milmer.evaluation.ablations.plans import PAPER_COLUMN, PAPER_NOTE, TITLES
 from milmer.evaluation.ablations.results import Ablation
+from milmer.evaluation.chance import ALPHA
 from milmer.evaluation.protocols import LEAKY, display_name
 from milmer.reports.ablation_plot import draw
 from milmer.reports.page import TEMPLATES
-from milmer.reports.words import ALPHA, FIGURES, PROTOCOLS, count, duration, number, p_words
+from milmer.reports.words import FIGURES, PROTOCOLS, count, duration, number, p_words
 
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVELS = ("window", "trial")
