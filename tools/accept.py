@@ -126,6 +126,8 @@ def page(results: dict[str, Any]) -> str:
                 chance = ""
                 if "chance" in value:
                     chance = f", chance {value['chance']:.3f} ({value['chance_how']}), p {value['p']:.3f}"
+                    if value.get("above") is not None:
+                        chance += f", above chance from {value['above']:.3f}"
                 value = f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]{chance}, n {value['n']}"
             lines.append(f"* {what}: {value}")
         lines += ["", f"({result['machine']}; {result['seconds of this call']} s in the last call)", ""]

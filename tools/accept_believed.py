@@ -9,6 +9,8 @@ from typing import Any
 
 from accept_parts import JOBS, figure, made, milmer
 
+from milmer.evaluation.chance import differs
+
 NOTHING = ["--valence", "none", "--arousal", "none"]
 # Long trials of little video: a trial has ten windows to be told by.
 STUDY = ["--subjects", "6", "--trials", "20", "--seconds", "33", "--size", "192x160", "--fps", "10"]
@@ -59,7 +61,7 @@ def leaks(folder: Path) -> dict[str, Any]:
         for name in ("accuracy", "macro_f1"):
             found[f"{protocol}, {name} by window"] = figure(rows, name, "window")
         score = found[f"{protocol}, accuracy by window"]
-        fair &= score["value"] >= 0.85 if protocol == "window" else score["p"] > 0.05
+        fair &= score["value"] >= 0.85 if protocol == "window" else not differs(score)
     said = audited(store, folder / "audit", *runs)
     fair &= said["window"]["verdict"] == "leaky" and all(said[p]["verdict"] == "clean" for p in HONEST)
     found |= {f"audit, {p}": said[p]["sentence"] for p in ("window", *HONEST)}

@@ -60,4 +60,7 @@ def figure(rows: list[dict[str, Any]], name: str, level: str) -> dict[str, Any]:
         for r in rows
         if (r["name"], r["level"], r["part"], r.get("target")) == place and "subject" not in r and "calibrated" not in r
     ]
-    return {k: row.get(k) for k in ("value", "low", "high", "chance", "chance_high", "chance_how", "p", "n")}
+    return {
+        k: row.get(k)
+        for k in ("name", "value", "low", "high", "chance", "chance_high", "chance_how", "p", "above", "n")
+    }

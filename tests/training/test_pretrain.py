@@ -67,7 +67,7 @@ def test_it_learns_and_says_how_well(made: Pretrained, faces: ExpressionSet) -> 
     for part, n in (("validation", 60), ("test", 12)):
         found = figures[part, "macro_f1"]
         assert found["value"] > 0.7 > 0.4 > found["majority"] and found["n"] == n
-        assert found["low"] <= found["value"] <= found["high"]
+        assert (found["low"], found["high"]) == (None, None)  # of two people, and of pictures of four: too few
         assert np.sum(record["confusion"][part]) == n
     assert record["classes"] == list(faces.classes) and record["validation"].startswith("2 of 5 people held out")
     history = pd.read_csv(made.folder / "history.csv")

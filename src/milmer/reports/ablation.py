@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from milmer.errors import UserError
 from milmer.evaluation.ablations.plans import PAPER_COLUMN, PAPER_NOTE, TITLES
 from milmer.evaluation.ablations.results import Ablation
 from milmer.evaluation.chance import ALPHA
 from milmer.evaluation.protocols import LEAKY, display_name
 from milmer.reports.ablation_plot import draw
-from milmer.reports.page import TEMPLATES
 from milmer.reports.words import FIGURES, PROTOCOLS, count, duration, number, p_words
+from milmer.reports.writing import fill, write_file
 
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVELS = ("window", "trial")
@@ -50,19 +45,12 @@ def write_ablation_report(out: Path, found: Sequence[Ablation]) -> Path:
     UserError
         If a file cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = []
     for ablation in found:
         section = describe(ablation)
         picture = draw(ablation)
         if picture:
-            _write(out / f"plot-{ablation.kind}.png", picture)
+            write_file(out / f"plot-{ablation.kind}.png", picture)
             section["picture"] = "data:image/png;base64," + base64.b64encode(picture).decode()
         sections.append(section)
     first = found[0]
@@ -75,10 +63,8 @@ def write_ablation_report(out: Path, found: Sequence[Ablation]) -> Path:
         "paper_column": PAPER_COLUMN,
         "paper_note": PAPER_NOTE,
     }
-    _write(out / "table.md", "\n".join(_markdown(a) for a in found).encode())
-    page = out / "report.html"
-    _write(page, environment.get_template("ablation.html.j2").render(content).encode())
-    return page
+    write_file(out / "table.md", "\n".join(_markdown(a) for a in found).encode())
+    return write_file(out / "report.html", fill("ablation.html.j2", content))
 
 
 def describe(ablation: Ablation) -> dict[str, Any]:
@@ -227,14 +213,3 @@ def _large(n: int | None) -> str:
 
 def _value(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _write(file: Path, content: bytes) -> None:
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise UserError(f"{file}: cannot be written ({error.strerror}); make room or mend its permissions") from error

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from milmer.errors import UserError
 from milmer.evaluation.protocols import KINDS, PERMITTED, display_name
 from milmer.reports import words
+from milmer.reports.writing import fill, write_file
 
-TEMPLATES = Path(__file__).parent / "templates"
 # Worst first: the page's colour is that of the worst verdict that is a finding.
 SEVERITY = ("leaky", "confounded", "not judged", "not possible", "clean")
 PLAIN = {
@@ -24,14 +20,6 @@ PLAIN = {
     "clean": "Nothing is shared that may not be, and labels that mean nothing are not found.",
     "not judged": "Something that the verdict needs was not given.",
     "not possible": "The study is too small, or lacks what this protocol holds out.",
-}
-KIND_WORDS = {
-    "time": "seconds of a trial",
-    "trial": "trials",
-    "recording": "recordings",
-    "subject": "subjects",
-    "stimulus": "stimuli",
-    "study": "studies",
 }
 
 
@@ -57,24 +45,7 @@ def write_page(run: Path) -> Path:
     """
     folder = Path(run)
     audit = read_audit(folder)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("audit.html.j2").render(content(audit))
-    target = folder / "audit.html"
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise UserError(f"{target}: cannot be written ({error.strerror}); make room or mend its permissions") from error
-    return target
+    return write_file(folder / "audit.html", fill("audit.html.j2", content(audit)))
 
 
 def read_audit(folder: Path) -> dict[str, Any]:
@@ -117,7 +88,7 @@ def content(audit: Mapping[str, Any]) -> dict[str, Any]:
         "protocols": entries,
         "single": entries[0] if len(entries) == 1 else None,
         "permits": [(display_name(name), [(kind in allowed) for kind in KINDS]) for name, allowed in PERMITTED.items()],
-        "kinds": [KIND_WORDS[k] for k in KINDS],
+        "kinds": [words.KIND_WORDS[k] for k in KINDS],
         "structure": list(audit.get("structure") or []),
         "confounds": [_confound(c) for c in audit.get("confounds") or []],
         "recognised": [_recognised(r) for r in audit.get("recognised") or []],
@@ -193,7 +164,9 @@ def _methods(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def _overlap(found: Mapping[str, Any]) -> str:
     dose = found.get("dose")
-    kind = "test rows by seconds" if found["kind"] == "time" else KIND_WORDS.get(found["kind"], str(found["kind"]))
+    kind = (
+        "test rows by seconds" if found["kind"] == "time" else words.KIND_WORDS.get(found["kind"], str(found["kind"]))
+    )
     text = f"{found['shared']} of {found['of']} {kind}"
     return f"{text} ({dose:.0%} of test rows)" if dose is not None and not found["permitted"] else text
 

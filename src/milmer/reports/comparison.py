@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from milmer.errors import UserError
 from milmer.evaluation.comparison import Comparison, Pair
 from milmer.evaluation.metrics import LESS_IS_BETTER
@@ -16,8 +14,8 @@ from milmer.evaluation.protocols import display_name
 from milmer.evaluation.run import plain
 from milmer.reports.comparison_plot import INFLATION, figure_word, pictures, render
 from milmer.reports.words import number, p_words
+from milmer.reports.writing import fill, write_file
 
-TEMPLATES = Path(__file__).parent / "templates"
 ALT = {
     "ranks": "Average ranks of the runs, with bars that join runs not separated; the numbers are in the tables",
     "units": "The figure of every unit under each run; means are in the tables",
@@ -49,10 +47,6 @@ def write_comparison(out: Path, result: Comparison) -> list[Path]:
 
     if (out / "run.json").exists():
         raise UserError(f"{out}: is a run; give a folder of its own as --out")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     content = describe(result)
     written = [out / "comparison.html", out / "compare.json"]
     try:
@@ -64,7 +58,7 @@ def write_comparison(out: Path, result: Comparison) -> list[Path]:
                 written.append(file)
             source = "data:image/png;base64," + base64.b64encode((out / f"{name}.png").read_bytes()).decode()
             content["pictures"].append({"source": source, "alt": ALT[name], "name": name})
-        written[0].write_text(environment.get_template("comparison.html.j2").render(content), encoding="utf-8")
+        write_file(written[0], fill("comparison.html.j2", content))
         write_json(written[1], plain(result.to_json()))
     except OSError as error:
         raise UserError(

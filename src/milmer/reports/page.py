@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from milmer.config import dump
 from milmer.errors import UserError
@@ -29,8 +25,8 @@ from milmer.reports import (
     words,
 )
 from milmer.reports.reading import Run, read_run, started
+from milmer.reports.writing import fill, write_file
 
-TEMPLATES = Path(__file__).parent / "templates"
 LONG = 12  # recordings, beyond which the table is folded
 
 
@@ -67,24 +63,7 @@ def write_report(
     """
     found = read_run(Path(run), store, show_faces=show_faces)
     others = protocols.read_beside(found, beside)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("report.html.j2").render(_content(found, others, show_faces))
-    target = found.path / "report.html"
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise UserError(f"{target}: cannot be written ({error.strerror}); make room or mend its permissions") from error
-    return target
+    return write_file(found.path / "report.html", fill("report.html.j2", _content(found, others, show_faces)))
 
 
 def _cards(run: Run, maps: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,17 +10,9 @@ import pandas as pd
 
 from milmer.evaluation import protocols
 from milmer.reports.reading import Run
-from milmer.reports.words import interval, number
+from milmer.reports.words import KIND_WORDS, interval, number
 
 Row = dict[str, Any]
-KINDS = {
-    "time": "seconds of a trial",
-    "trial": "trials",
-    "recording": "recordings",
-    "subject": "subjects",
-    "stimulus": "stimuli",
-    "study": "studies",
-}
 COLUMNS = {
     "trial": ("study", "subject", "session", "trial"),
     "recording": ("study", "subject", "session", "recording"),
@@ -64,7 +56,7 @@ def audit_verdict(run: Run) -> Row:
         )
     overlaps = [
         {
-            "kind": KINDS.get(str(o.get("kind")), str(o.get("kind"))),
+            "kind": KIND_WORDS.get(str(o.get("kind")), str(o.get("kind"))),
             "shared": f"{o.get('shared')} of {o.get('of')}",
             "permitted": bool(o.get("permitted")),
             "fault": bool(o.get("shared")) and not o.get("permitted"),
@@ -120,7 +112,7 @@ def _unaudited(run: Run, others: bool) -> Row:
     faults = [o for o in found if o["shared"] and not o["permitted"]]
     name = run.record.get("protocol_name") or run.protocol
     if run.leaky or faults:
-        what = " and ".join(KINDS[o["kind"]] for o in faults) or "trials"
+        what = " and ".join(KIND_WORDS[o["kind"]] for o in faults) or "trials"
         first = f"Leaky by its split alone: {what} of the {run.part} part are in training or validation as well."
     elif found:
         first = f"By its split alone nothing stands against this run: all that is shared is permitted under “{name}”."
@@ -138,7 +130,7 @@ def _unaudited(run: Run, others: bool) -> Row:
         "sentences": [first, rest],
         "overlaps": [
             {
-                "kind": KINDS[o["kind"]],
+                "kind": KIND_WORDS[o["kind"]],
                 "shared": f"{o['shared']} of {o['of']}",
                 "permitted": o["permitted"],
                 "fault": bool(o["shared"]) and not o["permitted"],

@@ -32,6 +32,16 @@ RATINGS = {
 }
 LOWER_IS_BETTER = ("log_loss", "brier", "ece", "rmse")
 
+# What training and test may share, as people say it.
+KIND_WORDS = {
+    "time": "seconds of a trial",
+    "trial": "trials",
+    "recording": "recordings",
+    "subject": "subjects",
+    "stimulus": "stimuli",
+    "study": "studies",
+}
+
 PROTOCOLS = {
     "trial": (
         "Whole trials are held out. Every window of a trial is in one part only; the model has seen other trials of "
