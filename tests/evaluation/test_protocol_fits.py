@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tests.evaluation.test_protocols import films
 
 from milmer.errors import UserError
 from milmer.evaluation.protocols import Split, make_splits
@@ -8,19 +9,6 @@ from milmer.evaluation.protocols import Split, make_splits
 
 def parts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return split.train, split.validation, split.test
-
-
-def films(subjects: int = 6, stimuli: int = 10, windows: int = 1, study: str = "x") -> tuple[pd.DataFrame, np.ndarray]:
-    """Everybody sees the same films, in an order of their own; labels differ between people."""
-    rng = np.random.default_rng(5)
-    rows = [
-        (study, f"s{s:02d}", "", trial, f"film{film}", w)
-        for s in range(subjects)
-        for trial, film in enumerate(rng.permutation(stimuli))
-        for w in range(windows)
-    ]
-    frame = pd.DataFrame(rows, columns=["study", "subject", "session", "trial", "stimulus", "window"])
-    return frame, np.array((frame["trial"] + frame["subject"].str[1:].astype(int)) % 2, dtype=np.int64)
 
 
 def test_a_film_shown_again_in_another_session_stays_on_one_side() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -186,17 +186,24 @@ def guess_protocol(rows: Rows, parts: Parts) -> str:
 
 
 def _unit_overlap(codes: Ints, folds: Sequence[Mapping[str, Ints]]) -> dict[str, Any]:
+    """Count the units (-1: not known) of test rows that training or validation rows are of too."""
+    return _tally(codes, folds, lambda test, other: np.isin(codes[test], codes[other]))
+
+
+def _tally(
+    units: Ints, folds: Sequence[Mapping[str, Ints]], meets: Callable[[Ints, Ints], NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """Count what is tested and shared; `meets` says which test rows share something with rows of another part."""
     tested: set[int] = set()
     shared: dict[str, set[int]] = {"train": set(), "validation": set()}
     rows = hit = 0
     for fold in folds:
-        test = codes[fold["test"]]  # (n_test,)
-        test = test[test >= 0]
-        tested.update(test.tolist())
+        test = fold["test"][units[fold["test"]] >= 0]  # (n_test,)
+        tested.update(units[test].tolist())
         both = np.zeros(test.size, dtype=np.bool_)  # (n_test,)
         for part, seen in shared.items():
-            here = np.isin(test, codes[fold[part]])  # (n_test,)
-            seen.update(test[here].tolist())
+            here = meets(test, fold[part])  # (n_test,)
+            seen.update(units[test[here]].tolist())
             both |= here
         rows += int(test.size)
         hit += int(both.sum())
@@ -218,26 +225,8 @@ def _time_overlap(rows: Rows, folds: Sequence[Mapping[str, Ints]]) -> dict[str, 
     stop = np.asarray(rows["stop"], dtype=np.float64)  # (n,)
     if not np.isfinite(start).any():
         return None
-    tested: set[int] = set()
-    shared: dict[str, set[int]] = {"train": set(), "validation": set()}
-    count = hit = 0
-    for fold in folds:
-        test = fold["test"]
-        tested.update(test.tolist())
-        both = np.zeros(test.size, dtype=np.bool_)  # (n_test,)
-        for part, seen in shared.items():
-            here = _covered(trial, start, stop, test, fold[part])  # (n_test,)
-            seen.update(test[here].tolist())
-            both |= here
-        count += int(test.size)
-        hit += int(both.sum())
-    return {
-        "shared": len(shared["train"] | shared["validation"]),
-        "of": len(tested),
-        "training": len(shared["train"]),
-        "validation": len(shared["validation"]),
-        "dose": hit / count if count else 0.0,
-    }
+    each = np.arange(trial.size)  # (n,), every row is a unit of its own
+    return _tally(each, folds, lambda test, other: _covered(trial, start, stop, test, other))
 
 
 def _covered(
