@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milmer.errors import UserError
-from milmer.evaluation.regression import RATING_FIGURES, from_moments, moments, regression
+from milmer.evaluation.regression import from_moments, moments, regression
 
 
 @settings(max_examples=50, deadline=None)
@@ -21,7 +21,7 @@ def test_every_figure_is_that_of_independent_formulas(seed: int, n: int, offset:
     y = rng.uniform(1, 9, n) + offset
     x = 0.4 * y + rng.normal(0, 1.5, n)
     found = regression(y, x)
-    assert tuple(found) == RATING_FIGURES
+    assert tuple(found) == ("ccc", "rmse", "pearson")
     r = stats.pearsonr(y, x).statistic
     assert found["pearson"] == pytest.approx(r, abs=1e-7)
     assert found["rmse"] == pytest.approx(root_mean_squared_error(y, x), rel=1e-9)

@@ -10,8 +10,6 @@ from milmer.errors import UserError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RATING_FIGURES = ("ccc", "rmse", "pearson")
-
 
 def regression(truth: ArrayLike, answer: ArrayLike) -> dict[str, float]:
     """Return the figures of continuous answers.

@@ -11,7 +11,6 @@ from milmer.evaluation.chance import ALPHA, differs
 from milmer.reports.reading import Run
 
 MISSING = "not available"
-LEVEL_WORDS = {"window": "windows", "trial": "whole trials"}
 
 # Name, digits, one line that says what it is; higher is better but for the last three.
 FIGURES = {
