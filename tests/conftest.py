@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from milmer.config import Preparation
-from milmer.store import SCHEMA, RecordingWriter, content_hash, finish_store, write_json
+from milmer.store import SCHEMA, content_hash, write_json
+from milmer.store_writing import RecordingWriter, finish_store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: more threads would wait for each other
 NAMES = ("Fp1", "Fp2", "C3", "C4", "P3", "P4", "O1", "O2")

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from milmer.errors import DamagedStore, UserError
-from milmer.store import RecordingWriter, Store
+from milmer.store import Store
+from milmer.store_writing import RecordingWriter
 
 
 def test_reads_back_what_was_written(tiny_store: Path) -> None:

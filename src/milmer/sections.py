@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
+BODY = ("gsr", "ppg", "ecg", "respiration", "temperature", "emg", "eog")  # the body's other signals
+Modality = Literal["eeg", "face", "gsr", "ppg", "ecg", "respiration", "temperature", "emg", "eog"]
 Component = Literal["brain", "muscle artifact", "eye blink", "heart beat", "line noise", "channel noise", "other"]
 
 
@@ -25,10 +27,14 @@ class EEGPreparation(Section):
     rate: float = Field(128.0, gt=0, description="rate of the stored EEG, Hz (paper: 128)")
     bad_channels: bool = Field(True, description="find flat, missing or noisy channels and interpolate them")
     ica: Literal["picard", "fastica", "infomax", "none"] = Field("picard", description="ICA method (paper: fastica)")
+    ica_scope: Literal["recording", "trial"] = Field(
+        "recording", description="one decomposition of a recording, or one a trial (few samples for it)"
+    )
     ica_labels: Literal["auto", "iclabel", "eog", "none"] = Field(
-        "auto", description="who says what a component is: ICLabel in its range and EOG correlation, or one of them"
+        "auto", description="who says what a component is: ICLabel in its range and EOG/ECG correlation, or one of them"
     )
     eog_threshold: float = Field(0.6, gt=0, le=1, description="|correlation| with EOG that makes a component a blink")
+    ecg_threshold: float = Field(0.5, gt=0, le=1, description="|correlation| with ECG that makes it a heart beat")
 
     @model_validator(mode="after")
     def _band_fits(self) -> EEGPreparation:
@@ -48,6 +54,11 @@ class FacePreparation(Section):
     margin: float = Field(0.1, ge=0, description="how much the box grows on each side (paper: 10 %)")
     px: int = Field(224, ge=32, description="side of the stored crop in pixels (paper: 224)")
     jpeg_quality: int = Field(90, ge=50, le=100, description="JPEG quality of the stored crops")
+    skin: Literal["auto", "none"] | Annotated[float, Field(ge=20)] = Field(
+        "auto",
+        description="times a second the skin's mean colour is kept, to prove by the pulse that video and signals are "
+        "aligned; auto: 25 where a trial has both video and a pulse signal",
+    )
 
 
 class Preparation(Section):
@@ -55,12 +66,15 @@ class Preparation(Section):
 
     eeg: EEGPreparation = EEGPreparation()
     face: FacePreparation = FacePreparation()
+    body: bool = Field(True, description="clean and decompose GSR, pulse, ECG, respiration, temperature, EMG and EOG")
 
 
 class Data(Section):
     """What is read from a store: windows, bags, labels. Nothing here needs a new store."""
 
-    modalities: tuple[Literal["eeg", "face"], ...] = Field(("eeg", "face"), description="what the model is given")
+    modalities: tuple[Modality, ...] = Field(
+        ("eeg", "face"), description=f"what the model is given: eeg, face, {', '.join(BODY)}"
+    )
     window: float = Field(3.0, gt=0, description="window length, s (paper: 3)")
     step: float | None = Field(None, gt=0, description="from one window's start to the next, s; null: no overlap")
     frames: int = Field(10, ge=1, description="frames a window (paper: 10)")
@@ -72,6 +86,24 @@ class Data(Section):
     threshold: float | Literal["midpoint", "median"] = Field(
         5.0,
         description="a rating above it is high (paper: 5); or midpoint of its range, or median of a subject's training",
+    )
+    ties: Literal["low", "high", "drop"] = Field(
+        "low", description="what a rating exactly at the threshold is; drop: the trial has no class"
+    )
+    band: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        None,
+        description="narrower band of the EEG at read, Hz, such as 1-30 without most of the muscles; null: as stored",
+    )
+    montage: str | None = Field(
+        None,
+        description="electrodes that all EEG is interpolated to at read: common, deap, emotiv, 10-20, or names with "
+        "commas; null: as recorded",
+    )
+    reject_uv: PositiveFloat | None = Field(
+        None, description="EEG of a window is left out where any channel swings further, peak to peak, uV; null: never"
+    )
+    operators: Literal["stored", "fold"] = Field(
+        "stored", description="ICA of the store, or fitted in each fold on its training trials only"
     )
     reject: tuple[Component, ...] = Field(
         ("eye blink", "muscle artifact", "heart beat"), description="kinds of ICA component taken out at read"
@@ -235,7 +267,7 @@ class Config(Section):
                 f"model.width {self.model.width} must be a multiple of model.fusion.heads {self.model.fusion.heads}"
             )
         if not self.data.modalities or len(set(self.data.modalities)) < len(self.data.modalities):
-            raise ValueError("data.modalities must name eeg, face or both, each once")
+            raise ValueError(f"data.modalities must name some of eeg, face, {', '.join(BODY)}, each once")
         method, given = self.model.fusion.method, ",".join(self.data.modalities)
         if method in ("ensemble", "deepcca") and len(self.data.modalities) < 2:
             raise ValueError(

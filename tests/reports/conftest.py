@@ -18,7 +18,8 @@ from milmer.config import dump, load_config
 from milmer.evaluation.protocols import display_name, make_splits
 from milmer.evaluation.scoring import figures
 from milmer.labels import make_labels
-from milmer.store import IDENTITY, RecordingWriter, Store, content_hash, finish_store, write_json
+from milmer.store import IDENTITY, Store, content_hash, write_json
+from milmer.store_writing import RecordingWriter, finish_store
 from milmer.windows import build_windows, choose_frames
 
 NAMES = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "T7", "T8")

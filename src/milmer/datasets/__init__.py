@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from milmer.datasets.catalog import CATALOG
 from milmer.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from milmer.datasets.base import Study
 
-STUDIES = ("deap", "table")
+STUDIES = tuple(CATALOG)
 
 
 def open_study(name: str, root: Path, called: str | None = None) -> Study:
@@ -33,12 +35,8 @@ def open_study(name: str, root: Path, called: str | None = None) -> Study:
     """
     if called is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", called):
         raise UserError(f"--name '{called}': expected one word of letters, digits, - and _, such as lab-2")
-    if name == "deap":
-        from milmer.datasets.deap import DeapStudy
-
-        return DeapStudy(root, called)
-    if name == "table":
-        from milmer.datasets.table import TableStudy
-
-        return TableStudy(root, called)
-    raise UserError(f"study '{name}': known are {', '.join(STUDIES)}{nearest(name, STUDIES)}")
+    if name not in CATALOG:
+        raise UserError(f"study '{name}': known are {', '.join(STUDIES)}{nearest(name, STUDIES)}")
+    module, _, kind = CATALOG[name].loader.partition(":")
+    found: Study = getattr(import_module(f"milmer.datasets.{module}"), kind)(root, called)
+    return found

@@ -13,6 +13,23 @@ from numpy.typing import NDArray
 MARKER = "SIMULATED.txt"  # in the root of a simulated study, so that nobody takes its figures for DEAP's
 RATINGS = ("valence", "arousal", "dominance", "liking", "familiarity")
 
+BODY_KINDS = ("gsr", "ppg", "ecg", "respiration", "temperature", "emg", "eog")
+# Names that stores written before these kinds have.
+_FORMER = {"GSR": "gsr", "plethysmograph": "ppg", "zEMG": "emg", "tEMG": "emg"}
+
+
+def body_kind(name: str) -> str:
+    """Kind of a peripheral signal by its name: ``emg-trapezius`` is ``emg``; empty where it is none of `BODY_KINDS`.
+
+    A signal is called by its kind; where there are several of it, what tells them apart stands behind a hyphen.
+    """
+    if name in _FORMER:
+        return _FORMER[name]
+    kind = name.partition("-")[0]
+    if kind.upper().startswith("ECG") and kind[3:].isdigit():
+        return "ecg"  # ECG2, of older stores
+    return kind.lower() if kind.lower() in BODY_KINDS else ""
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -67,7 +84,7 @@ class Trial:
     duration: float | None = None
     eeg: LazySignal | None = None
     eog: LazySignal | None = None  # same length and rate as `eeg`, for artifact detection only
-    peripheral: Mapping[str, LazySignal] = field(default_factory=dict)
+    peripheral: Mapping[str, LazySignal] = field(default_factory=dict)  # by `body_kind` and what tells two apart
     video: Path | None = None
     video_start: float = 0.0
     ratings: Mapping[str, float] = field(default_factory=dict)  # native range; NaN where not given

@@ -15,7 +15,8 @@ from milmer.models.cca import LinearCCA
 from milmer.models.eeg import BANDS, CLIP, log_band_powers
 from milmer.models.electrodes import SAME_PLACE
 from milmer.models.hub import HubModel
-from milmer.models.milmer import Milmer, Modality
+from milmer.models.milmer import Milmer
+from milmer.sections import Modality
 
 PAIR: tuple[Modality, Modality] = ("eeg", "face")  # in the order of `Bag.modality_mask`
 NEVER = -20.0  # logit of a class that no training row has

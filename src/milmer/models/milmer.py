@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from milmer.models.eeg import make_eeg_tokens
 from milmer.models.fusion import Head, make_fuse
 from milmer.models.hub import HubModel
 from milmer.models.selection import make_selection
-
-Modality = Literal["eeg", "face"]
+from milmer.sections import Modality
 
 
 class Milmer(HubModel):

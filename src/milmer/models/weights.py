@@ -16,7 +16,8 @@ from milmer.config import Model
 from milmer.errors import UserError
 from milmer.models.backbone import Backbone, BackboneSpec, build_net
 from milmer.models.baselines import PAIR, BandPowerLogistic, DeepCCA, Ensemble, Pair
-from milmer.models.milmer import Milmer, Modality
+from milmer.models.milmer import Milmer
+from milmer.sections import Modality
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "milmer-model", 1

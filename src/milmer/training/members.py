@@ -20,9 +20,10 @@ from milmer.evaluation.metrics import classification
 from milmer.models.bag import EEG, FACE
 from milmer.models.baselines import PAIR, DeepCCA, Ensemble
 from milmer.models.cca import LinearCCA, cca_loss
-from milmer.models.milmer import Milmer, Modality
+from milmer.models.milmer import Milmer
 from milmer.models.weights import load_model
 from milmer.progress import Progress, silent
+from milmer.sections import Modality
 from milmer.training.data import Bags, make_loader
 
 CLASSIFIER_LR, CLASSIFIER_BATCH = 1e-2, 64  # of one linear layer on variates of unit variance

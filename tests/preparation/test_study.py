@@ -18,7 +18,8 @@ from milmer.config import Preparation, load_config
 from milmer.datasets.deap import DeapStudy
 from milmer.datasets.simulated import SimulationOptions, simulate_study
 from milmer.errors import UserError
-from milmer.preparation import _write_eeg, prepare_study
+from milmer.preparation import prepare_study
+from milmer.preparation.recording import _write_eeg
 from milmer.store import Store
 
 MILMER = Path(sys.executable).with_name("milmer")
@@ -259,6 +260,6 @@ def _die(*_: object) -> None:
 
 
 def test_a_worker_that_is_killed_ends_in_a_line(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milmer.preparation._in_worker", _die)
+    monkeypatch.setattr("milmer.preparation.study._in_worker", _die)
     with pytest.raises(UserError, match="a process was killed, perhaps for want of memory; run again with --jobs 1"):
         prepare_study(DeapStudy(study), tmp_path / "store", SETTINGS, jobs=2)
