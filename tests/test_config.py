@@ -88,7 +88,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("training: {epochs: 3.5}", "training.epochs"),
         ("evaluation: {protocol: trials}", "evaluation.protocol: .*'cross-study' or 'window'.*found 'trials'"),
         ("evaluation: {folds: 1}", "evaluation.folds"),
-        ("data: {modalities: []}", "name eeg, face or both"),
+        ("data: {modalities: []}", "name some of eeg, face"),
         ("data: {modalities: [smell]}", "data.modalities.0: .*found 'smell'"),
         ("{data: {modalities: [eeg]}, model: {fusion: {method: ensemble}}}", "joins a model of the EEG.*is eeg; use"),
         ("{data: {modalities: [face]}, model: {fusion: {method: deepcca}}}", "joins a model of the EEG.*is face; use"),
