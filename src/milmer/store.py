@@ -10,6 +10,7 @@ Layout::
         eeg.npy                          (C, S) float32 volts, its trials back to back
         ica.npz                          mixing, unmixing, labels, scores: beside the signal, not applied
         peripheral_<name>.npy            (S,) float32
+        body_<kind>.npy                  (P, S) float32 at 32 Hz, NaN where missing, its trials back to back
         faces.bin, faces.parquet         JPEG crops back to back; time, box, confidence, place of each
 """
 
@@ -28,6 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.errors import DamagedStore, UserError
+from milmer.signals.body_channels import BODY_CHANNELS, BODY_RATE
 
 SCHEMA = 1
 MIGRATIONS: Mapping[int, Any] = {}  # from version -> function(study.json as dict) -> dict of the next version
@@ -60,6 +62,7 @@ class RecordingInfo:
     labelled_by: str = ""
     reason: str = ""
     peripheral: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    body: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # kind -> channels, rate, spans, quality
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,11 @@ class Store:
         self._operators: dict[tuple[str, tuple[str, ...]], NDArray[np.float32] | None] = {}
         self._faces: dict[str, Faces] = {}
         self._crops: dict[str, NDArray[np.uint8]] = {}
+        self._body: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel to worker processes without open files."""
-        empty: dict[str, Any] = {k: {} for k in ("_recordings", "_eeg", "_operators", "_faces", "_crops")}
+        empty: dict[str, Any] = {k: {} for k in ("_recordings", "_eeg", "_operators", "_faces", "_crops", "_body")}
         return self.__dict__ | empty
 
     @property
@@ -194,6 +198,39 @@ class Store:
         first, last = about["spans"].get(str(int(trial["trial"])), (0, 0))
         return np.asarray(self._map(self.folder(key) / f"peripheral_{name}.npy")[first:last])  # (S,)
 
+    def body_kinds(self, key: str) -> tuple[str, ...]:
+        """Kinds of body signal that a recording has, in the order of `BODY_CHANNELS`; none in an older store."""
+        return tuple(k for k in BODY_CHANNELS if k in self.recording(key).body)
+
+    def body(self, row: int, kind: str, start: float = 0.0, stop: float | None = None) -> NDArray[np.float32]:
+        """Read one kind of body signal of a trial, on the clock of its EEG.
+
+        Returns
+        -------
+        ndarray of float32, shape (P, S)
+            A row for each of ``BODY_CHANNELS[kind]``, between `start` and `stop` seconds at `BODY_RATE`; NaN where
+            missing, all of it where the trial has no such signal; fewer samples where the trial ends before.
+
+        Raises
+        ------
+        UserError
+            If there is no such kind.
+        """
+        if kind not in BODY_CHANNELS:
+            raise UserError(f"no body signal '{kind}'; expected {', '.join(BODY_CHANNELS)}")
+        trial = self.trials.iloc[row]
+        key = str(trial["store_key"])
+        spans = self.recording(key).body.get(kind, {}).get("spans", {})
+        there = spans.get(str(int(trial["trial"])))
+        first, last = there if there else (0, round(float(trial["duration"]) * BODY_RATE))
+        begin = min(first + round(start * BODY_RATE), last)
+        end = last if stop is None else min(begin + round((stop - start) * BODY_RATE), last)
+        if not there:
+            return np.full((len(BODY_CHANNELS[kind]), end - begin), np.nan, dtype=np.float32)  # (P, S)
+        if (key, kind) not in self._body:
+            self._body[key, kind] = self._map(self.folder(key) / f"body_{kind}.npy")
+        return np.array(self._body[key, kind][:, begin:end])  # (P, S)
+
     def faces(self, key: str) -> Faces:
         """Return the face track of a recording; trial rows are ``face_start : face_start + face_rows``."""
         if key not in self._faces:
@@ -218,6 +255,18 @@ class Store:
             )  # (bytes,)
         begin = int(faces.offset[face])
         return self._crops[key][begin : begin + int(faces.length[face])].tobytes()
+
+    def to_raw(self, row: int, **options: Any) -> Any:
+        """Return the EEG of the trial in row `row` as `mne.io.RawArray`; see `milmer.store_mne.to_raw`."""
+        from milmer.store_mne import to_raw
+
+        return to_raw(self, row, **options)
+
+    def to_epochs(self, **options: Any) -> Any:
+        """Return windows of EEG as `mne.EpochsArray`; see `milmer.store_mne.to_epochs`."""
+        from milmer.store_mne import to_epochs
+
+        return to_epochs(self, **options)
 
     def verify(self) -> Iterator[tuple[str, str]]:
         """Check every file against study.json.
@@ -247,6 +296,14 @@ class Store:
             return np.load(file, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise DamagedStore(f"{file}: not readable ({error}); 'milmer inspect {self.path}' checks all") from error
+
+
+def join_trials(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of trials one below the other; ``has_<kind>`` that a table lacks is False there."""
+    joined = pd.concat(tables, ignore_index=True)
+    for column in joined.columns[joined.columns.str.startswith("has_")]:
+        joined[column] = joined[column].eq(True)
+    return joined
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.errors import UserError
-from milmer.store import Faces, RecordingInfo, Store
+from milmer.store import Faces, RecordingInfo, Store, join_trials
 
 
 def open_stores(paths: Sequence[Path]) -> Store:
@@ -75,7 +75,7 @@ class JoinedStore(Store):
         for store in self.stores:
             keys = [joined_key(store.name, str(k)) for k in store.trials["store_key"]]
             tables.append(store.trials.assign(study=store.name, store_key=keys))
-        self.trials = pd.concat(tables, ignore_index=True)
+        self.trials = join_trials(tables)
         self._check_labels()
         self.info = dict(first.info) | {
             "study": " and ".join(names),
@@ -148,6 +148,16 @@ class JoinedStore(Store):
         store, own_row = self._at(row)
         return store.peripheral(own_row, name)
 
+    def body_kinds(self, key: str) -> tuple[str, ...]:
+        """Kinds of body signal that a recording has."""
+        store, own = self._of[key]
+        return store.body_kinds(own)
+
+    def body(self, row: int, kind: str, start: float = 0.0, stop: float | None = None) -> NDArray[np.float32]:
+        """Read one kind of body signal of a trial, (P, S) at `BODY_RATE`; NaN where missing."""
+        store, own_row = self._at(row)
+        return store.body(own_row, kind, start, stop)
+
     def faces(self, key: str) -> Faces:
         """Return the face track of a recording."""
         store, own = self._of[key]
@@ -173,11 +183,11 @@ class JoinedStore(Store):
             If no trial of a study holds `target`, or any of `modalities`; or the studies share no class of it.
         """
         for store in self.stores:
-            has = [m for m in modalities if store.trials[f"has_{m}"].any()]
+            has = [m for m in modalities if f"has_{m}" in store.trials and store.trials[f"has_{m}"].any()]
             if not has or (has == ["eeg"] and not self._shared):
                 raise UserError(
-                    f"{store.path}: has no {' and no '.join(modalities)} that both studies have; ask for another of "
-                    "eeg and face with --modalities"
+                    f"{store.path}: has no {' and no '.join(modalities)} that both studies have; ask for another "
+                    "with --modalities"
                 )
         wanted = ("valence", "arousal") if target == "valence-arousal" else (target,)
         for name in wanted:

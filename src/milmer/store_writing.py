@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from milmer.errors import UserError
-from milmer.store import _read_json, file_hash, write_json, write_table
+from milmer.store import _read_json, file_hash, join_trials, write_json, write_table
 
 
 class RecordingWriter:
@@ -63,7 +63,7 @@ def finish_store(store: Path, info: Mapping[str, Any], keys: Sequence[str], fail
         recordings[key] = files
         tables.append(pd.read_parquet(store / "recordings" / key / "trials.parquet"))
     if tables:
-        write_table(store / "trials.parquet", pd.concat(tables, ignore_index=True))
+        write_table(store / "trials.parquet", join_trials(tables))
     digest = file_hash(store / "trials.parquet") if tables else ""
     finished = {"recordings": recordings, "failed": dict(failed), "complete": not failed, "trials_sha256": digest}
     write_json(store / "study.json", dict(info) | finished)
