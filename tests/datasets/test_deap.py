@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milmer.datasets.base import Recording
-from milmer.datasets.deap import EEG_NAMES, DeapStudy, read_ratings
+from milmer.datasets.deap import DeapStudy
+from milmer.datasets.deap_files import EEG_NAMES
+from milmer.datasets.deap_ratings import read_ratings
 from milmer.errors import UserError
 from milmer.signals.channels import clean_names
 
@@ -156,11 +158,11 @@ def test_a_recording_travels_to_another_process(tmp_path: Path) -> None:
 
 
 def test_one_file_is_read_once_and_only_one_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from milmer.datasets import deap
+    from milmer.datasets import deap_files
 
     reads: list[str] = []
-    original = deap.load_arrays
-    monkeypatch.setattr(deap, "load_arrays", lambda path: (reads.append(path.name), original(path))[1])
+    original = deap_files.load_arrays
+    monkeypatch.setattr(deap_files, "load_arrays", lambda path: (reads.append(path.name), original(path))[1])
     one, two = DeapStudy(write_study(tmp_path / "deap", {1: ORDER, 2: ORDER})).recordings()
     for recording in (one, two, one):
         for trial in recording.trials:
