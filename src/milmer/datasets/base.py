@@ -103,7 +103,7 @@ class Recording:
     `key` names its folder in the store (``s01``, ``s01_ses-2``). `sources` are the files it is made from.
     `ica_labels_off` is a reason for not using ICLabel by default (out of range), empty where it may be used. `check`
     is called once before any signal is read: it opens the recording's files, returns what is odd and raises
-    `UserError` where they cannot be right.
+    `UserError` where they cannot be right. `digest` stands for the sources of a recording that is in no file.
     """
 
     key: str
@@ -112,6 +112,7 @@ class Recording:
     ica_labels_off: str = ""
     notes: Sequence[str] = ()
     check: Callable[[], Sequence[str]] | None = None
+    digest: str = ""
 
 
 class Study(Protocol):

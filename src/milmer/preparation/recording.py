@@ -170,7 +170,7 @@ def _load(lazy: Callable[[], Signal] | None, notes: list[str]) -> Signal:
 
 def sources_hash(recording: Recording) -> str:
     """Hash of the names, sizes and times of the files a recording is made from."""
-    found = []
+    found: list[list[str | int]] = [[recording.digest]] if recording.digest else []
     for source in recording.sources:
         stat = source.stat()
         found.append([source.name, stat.st_size, stat.st_mtime_ns])
