@@ -6,7 +6,9 @@ import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
+from scipy.io import savemat
 
 RATE = 128
 HEADER = "Participant_id,Trial,Experiment_id,Start_time,Valence,Arousal,Dominance,Liking,Familiarity"
@@ -33,16 +35,23 @@ def write_study(
     videos: bool = True,
     familiarity: bool = True,
     protocol: int = 2,
+    form: str = "python",
 ) -> Path:
-    """Write participants whose `orders` give the Experiment_id shown first, second, ...; videos are empty files."""
+    """Write participants whose `orders` give the Experiment_id shown first, second, ...; videos are empty files.
+
+    `form` is ``python``, ``matlab`` or ``matlab-7.3``, of the signals.
+    """
     (root / "metadata_csv").mkdir(parents=True)
-    (root / "data_preprocessed_python").mkdir()
+    (root / f"data_preprocessed_{form.partition('-')[0]}").mkdir()
     lines = [HEADER]
     for participant, order in orders.items():
         key = f"s{participant:02d}"
         labels = ratings(len(order), participant)
         content = {"data": coded(len(order), samples) if data is None else data, "labels": labels}
-        write_dat(root, participant, content, protocol)
+        if form == "python":
+            write_dat(root, participant, content, protocol)
+        else:
+            write_mat(root, participant, content, hdf5=form == "matlab-7.3")
         for t, e in enumerate(order, start=1):
             values = ",".join(f"{v:g}" for v in labels[e - 1])
             lines.append(f"{participant},{t},{e},{t * 650_000},{values},{3 if familiarity else ''}")
@@ -57,6 +66,17 @@ def write_study(
 def write_dat(root: Path, participant: int, content: object, protocol: int = 2) -> Path:
     path = root / "data_preprocessed_python" / f"s{participant:02d}.dat"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+def write_mat(root: Path, participant: int, content: dict[str, np.ndarray], hdf5: bool = False) -> Path:
+    path = root / "data_preprocessed_matlab" / f"s{participant:02d}.mat"
+    if not hdf5:
+        savemat(path, content, do_compression=True)
+        return path
+    with h5py.File(path, "w", userblock_size=512) as file:  # Matlab's own header stands before the HDF5 part
+        for name, values in content.items():
+            file.create_dataset(name, data=np.asarray(values).T).attrs["MATLAB_class"] = np.bytes_("double")
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from milmer.datasets.deap_ratings import read_ratings
 from milmer.errors import UserError
 from milmer.signals.channels import clean_names
 
-from .deap_fixture import RATE, coded, ratings, replace_in_line, table, write_dat, write_study
+from .deap_fixture import RATE, coded, ratings, replace_in_line, table, write_dat, write_mat, write_study
 
 ORDER = (3, 1, 4, 5, 2)
 
@@ -80,11 +81,11 @@ def test_peripheral_signals_with_units(tmp_path: Path) -> None:
     recording = check(write_study(tmp_path / "deap", {1: ORDER}, data=data))
     trial = recording.trials[0]
     wanted = {
-        "zEMG": (34, "V", 1e-6),
-        "tEMG": (35, "V", 1e-6),
-        "GSR": (36, "ohm", 1),
+        "emg-zygomaticus": (34, "V", 1e-6),
+        "emg-trapezius": (35, "V", 1e-6),
+        "gsr": (36, "ohm", 1),
         "respiration": (37, "1", 1),
-        "plethysmograph": (38, "1", 1),
+        "ppg": (38, "1", 1),
         "temperature": (39, "degC", 1),
     }
     assert set(trial.peripheral) == set(wanted)
@@ -168,7 +169,7 @@ def test_one_file_is_read_once_and_only_one_is_kept(tmp_path: Path, monkeypatch:
         for trial in recording.trials:
             assert trial.eeg is not None
             trial.eeg()
-            trial.peripheral["GSR"]()
+            trial.peripheral["gsr"]()
     assert reads == ["s01.dat", "s02.dat", "s01.dat"]
 
 
@@ -306,21 +307,96 @@ def test_another_folder_than_the_root(tmp_path: Path, where: str, mend: str) -> 
     message = refusal(lambda: DeapStudy(tmp_path / where))
     assert mend in message
     assert "expected" in message
-    assert "data_preprocessed_python/s01.dat, face_video/s01/s01_trial01.avi and metadata_csv/" in message
+    assert "data_preprocessed_matlab/s01.mat, face_video/s01/s01_trial01.avi and metadata_csv/" in message
 
 
-def test_missing_table_and_matlab_only(tmp_path: Path) -> None:
+def test_missing_table(tmp_path: Path) -> None:
     root = write_study(tmp_path / "deap", {1: ORDER})
-    table(root).rename(tmp_path / "kept.csv")
+    table(root).unlink()
     assert "metadata_csv/participant_ratings.csv is missing" in refusal(lambda: DeapStudy(root))
-    (tmp_path / "kept.csv").rename(table(root))
-    (root / "data_preprocessed_python" / "s01.dat").unlink()
-    (root / "data_preprocessed_python").rename(root / "data_preprocessed_matlab")
-    for path in (root / "face_video" / "s01").iterdir():
-        path.unlink()
-    (root / "face_video" / "s01").rmdir()
-    (root / "face_video").rmdir()
-    assert "only the Python version" in refusal(lambda: DeapStudy(root))
+
+
+def test_raw_signals_alone_name_their_loader(tmp_path: Path) -> None:
+    root = write_study(tmp_path / "deap", {1: ORDER}, videos=False)
+    (root / "data_preprocessed_python").rename(tmp_path / "away")
+    (root / "data_original").mkdir()
+    assert "data_original is read by 'milmer prepare deap-raw'" in refusal(lambda: DeapStudy(root))
+
+
+@pytest.mark.parametrize("form", ["matlab", "matlab-7.3"])
+def test_the_matlab_form_says_the_same(tmp_path: Path, form: str) -> None:
+    recording = check(write_study(tmp_path / "m", {1: ORDER}, form=form))
+    python = check(write_study(tmp_path / "p", {1: ORDER}))
+    assert recording.sources[1].name == "s01.mat"
+    assert recording.ica_labels_off
+    for one, two in zip(recording.trials, python.trials, strict=True):
+        assert (one.trial, one.stimulus, dict(one.ratings)) == (two.trial, two.stimulus, pytest.approx(two.ratings))
+        for a, b in ((one.eeg, two.eeg), (one.eog, two.eog), (one.peripheral["gsr"], two.peripheral["gsr"])):
+            assert a is not None
+            assert b is not None
+            assert np.array_equal(a().samples, b().samples)
+            assert (a().names, a().unit, a().pad_before) == (b().names, b().unit, b().pad_before)
+
+
+def test_where_both_forms_are_there_python_is_read_and_matlab_fills_its_gaps(tmp_path: Path) -> None:
+    root = write_study(tmp_path / "deap", {1: ORDER, 2: ORDER}, videos=False)
+    (root / "data_preprocessed_matlab").mkdir()
+    for number in (1, 2):
+        write_mat(root, number, {"data": coded(5, 640), "labels": ratings(5, number)})
+    (root / "data_preprocessed_python" / "s02.dat").unlink()
+    one, two = DeapStudy(root).recordings()
+    assert one.sources[1].name == "s01.dat"
+    assert "data_preprocessed_python is read, not data_preprocessed_matlab, which is there too" in one.notes
+    assert two.sources[1].name == "s02.mat"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"data": coded(5, 640)}, "found data, expected data and labels"),
+        ({"data": coded(5, 640), "labels": ["one"]}, "found data, expected data and labels"),
+        ({"data": coded(4, 640), "labels": ratings(4, 1)}, "expected (5, 40, samples)"),
+        ({"data": coded(5, 640), "labels": ratings(5, 9)}, "rows (lines 2, 3"),
+    ],
+)
+def test_a_mat_that_cannot_be_right(tmp_path: Path, content: dict[str, Any], named: str) -> None:
+    root = write_study(tmp_path / "deap", {1: ORDER}, form="matlab")
+    path = write_mat(root, 1, content)
+    (recording,) = DeapStudy(root).recordings()
+    assert recording.check is not None
+    message = refusal(recording.check)
+    assert named in message
+    assert str(path) in message
+
+
+def test_a_mat_that_is_none(tmp_path: Path) -> None:
+    root = write_study(tmp_path / "deap", {1: ORDER}, form="matlab")
+    path = root / "data_preprocessed_matlab" / "s01.mat"
+    for content in (path.read_bytes()[:500], b"not a mat", b""):
+        path.write_bytes(content)
+        (recording,) = DeapStudy(root).recordings()
+        assert recording.check is not None
+        assert str(path) in refusal(recording.check)
+
+
+def test_what_the_publisher_has_and_this_folder_has_not(tmp_path: Path) -> None:
+    orders = dict.fromkeys(range(1, 33), range(1, 41))
+    root = write_study(tmp_path / "deap", orders, data=np.zeros(1))
+    videos = root / "face_video"
+    for number, trials in {3: (40,), 5: (40,), 11: (38, 39, 40), 14: (40,)}.items():  # as published
+        for t in trials:
+            (videos / f"s{number:02d}" / f"s{number:02d}_trial{t:02d}.avi").unlink()
+    assert DeapStudy(root).survey() == [
+        "videos that nobody has: s03 trial 40, s05 trial 40, s11 trial 38-40, s14 trial 40"
+    ]
+    (videos / "s02" / "s02_trial07.avi").unlink()
+    (root / "data_preprocessed_python" / "s32.dat").unlink()
+    shutil.rmtree(videos / "s32")
+    lines = DeapStudy(root).survey()
+    assert lines[0] == "no file of s32: not unpacked?"
+    assert lines[1] == "videos that the publisher has: s02 trial 7"
+    (root / "SIMULATED.txt").write_text("drawn")
+    assert DeapStudy(root).survey() == ()
 
 
 def test_files_without_rows_and_rows_without_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""DEAP as its publisher lays it out, and simulated studies in the same layout.
+"""DEAP's preprocessed form as its publisher lays it out, and simulated studies in the same layout.
 
 Videos are numbered in the order of presentation, signals and labels in the order of the stimuli (``Experiment_id``);
 ``participant_ratings.csv`` maps one to the other, and its ratings must be the labels of the signals.
@@ -6,15 +6,40 @@ Videos are numbered in the order of presentation, signals and labels in the orde
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from milmer.datasets.base import MARKER, LazySignal, Recording, Trial
 from milmer.datasets.deap_files import EEG_NAMES, EOG_NAMES, ICA_LABELS_OFF, PERIPHERAL, Content, Rows, SubjectFile
-from milmer.datasets.deap_layout import PYTHON, TABLE, VIDEOS, check_layout, find_videos, layout, numbered
+from milmer.datasets.deap_layout import (
+    EXAMPLES,
+    MATLAB,
+    PYTHON,
+    TABLE,
+    VIDEOS,
+    check_layout,
+    find_videos,
+    layout,
+    missing_of_deap,
+    numbered,
+)
 from milmer.datasets.deap_ratings import LABELS, Row, read_ratings
 from milmer.datasets.opened import LastOpened
 from milmer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Signals:
+    """One participant's file of signals.
+
+    `of` gives a row's EEG, EOG and peripheral signals, unread; `check` opens the file and says what is odd.
+    """
+
+    path: Path
+    check: Callable[[], Sequence[str]]
+    of: Callable[[Row], tuple[LazySignal, LazySignal | None, Mapping[str, LazySignal]]]
+    notes: Sequence[str] = ()
 
 
 class DeapStudy:
@@ -23,7 +48,7 @@ class DeapStudy:
     Parameters
     ----------
     root : Path
-        The folder that holds data_preprocessed_python, face_video and metadata_csv.
+        The folder that holds data_preprocessed_python (or data_preprocessed_matlab), face_video and metadata_csv.
     name : str, optional
         What the study is called; by default ``deap``, or ``simulated`` where `milmer simulate` wrote it.
 
@@ -41,17 +66,20 @@ class DeapStudy:
     """
 
     rating_ranges: Mapping[str, tuple[float, float]] = dict.fromkeys(LABELS, (1.0, 9.0)) | {"familiarity": (1.0, 5.0)}
+    default_name = "deap"
+    folders: Sequence[str] = (PYTHON, MATLAB)  # where signals are looked for, the first that has a participant's first
+    ica_labels_off = ICA_LABELS_OFF
 
     def __init__(self, root: Path, name: str | None = None) -> None:
         self.root = Path(root)
-        simulated = (self.root / MARKER).is_file()
-        if simulated and name is not None and "deap" in name.lower():
+        self.simulated = (self.root / MARKER).is_file()
+        if self.simulated and name is not None and "deap" in name.lower():
             why = f"{self.root} is a simulated study, whose figures must not pass for DEAP's"
             raise UserError(f"--name {name}: {why}; give another, such as simulated-2")
-        self.name = name or ("simulated" if simulated else "deap")
+        self.name = name or ("simulated" if self.simulated else self.default_name)
         self._table = self.root / TABLE
         self._opened: LastOpened[Content] = LastOpened()
-        check_layout(self.root, (PYTHON,))
+        check_layout(self.root, self.folders)
 
     def recordings(self) -> Sequence[Recording]:
         """One recording a participant with signals or videos, in the table's numbers; reads the table and names only.
@@ -63,7 +91,7 @@ class DeapStudy:
         """
         table = read_ratings(self._table)
         whole = len(table) == 32 and all(len(rows) == 40 for rows in table.values())
-        found = numbered(self.root / PYTHON, r"s(\d+)\.dat") | numbered(self.root / VIDEOS, r"s(\d+)")
+        found = self._participants()
         strange = sorted(found - set(table))
         if strange:
             raise UserError(
@@ -72,32 +100,60 @@ class DeapStudy:
             )
         recordings = [self._recording(number, table[number], whole) for number in sorted(found)]
         if not recordings:
+            names = " or ".join(Path(EXAMPLES[f]).name for f in self.folders)
             raise UserError(
-                f"{self.root}: found no s01.dat and no videos, expected {layout((PYTHON,))}; unpack DEAP there"
+                f"{self.root}: found no {names} and no videos, expected {layout(self.folders)}; unpack DEAP there"
             )
         return recordings
 
+    def survey(self) -> Sequence[str]:
+        """Say what is missing of what the publisher gives out, a line each; nothing of a simulated study.
+
+        Raises
+        ------
+        UserError
+            If the table cannot be right.
+        """
+        if self.simulated:
+            return ()
+        return missing_of_deap(self.root, read_ratings(self._table), self._participants())
+
+    def _participants(self) -> set[int]:
+        found = numbered(self.root / VIDEOS, r"s(\d+)")
+        for folder in self.folders:
+            found |= numbered(self.root / folder, rf"s(\d+)\{Path(EXAMPLES[folder]).suffix}")
+        return found
+
+    def _signals(self, path: Path, rows: tuple[Row, ...]) -> Signals:
+        """Describe a participant's file without reading it."""
+        subject = SubjectFile(path, self._table, rows, self._opened)
+
+        def of(row: Row) -> tuple[LazySignal, LazySignal, Mapping[str, LazySignal]]:
+            index = row.experiment - 1
+            eeg = Rows(subject, index, tuple(range(32)), EEG_NAMES, "V", 1e-6, judged=True)
+            eog = Rows(subject, index, (32, 33), EOG_NAMES, "V", 1e-6)
+            return eeg, eog, {n: Rows(subject, index, (c,), (n,), unit, by) for n, (c, unit, by) in PERIPHERAL.items()}
+
+        return Signals(path, subject, of)
+
     def _recording(self, number: int, rows: tuple[Row, ...], whole: bool) -> Recording:
         key = f"s{number:02d}"
-        signals = self.root / PYTHON / f"{key}.dat"
-        notes = []
-        subject = None
-        if signals.is_file():
-            subject = SubjectFile(signals, self._table, rows, self._opened)
-        else:
-            notes.append(f"{signals.relative_to(self.root)} is missing: no EEG and no peripheral signals")
+        paths = [self.root / f / f"{key}{Path(EXAMPLES[f]).suffix}" for f in self.folders]
+        there = [p for p in paths if p.is_file()]
+        signals = self._signals(there[0], rows) if there else None
+        notes = list(signals.notes) if signals else []
+        if signals is None:
+            names = " or ".join(
+                p.relative_to(self.root).as_posix() for p in paths if p.parent.is_dir() or p == paths[0]
+            )
+            notes.append(f"{names} is missing: no EEG and no peripheral signals")
+        elif len(there) > 1:
+            notes.append(f"{there[0].parent.name} is read, not {there[1].parent.name}, which is there too")
         videos, video_notes = find_videos(self.root, key, rows)
         site = ("Twente" if number <= 22 else "Geneva") if whole else ""
         trials = []
         for order, row in enumerate(sorted(rows, key=lambda r: r.trial)):
-            index = row.experiment - 1
-            peripheral: dict[str, LazySignal] = {}
-            eeg = eog = None
-            if subject is not None:
-                eeg = Rows(subject, index, tuple(range(32)), EEG_NAMES, "V", 1e-6, judged=True)
-                eog = Rows(subject, index, (32, 33), EOG_NAMES, "V", 1e-6)
-                for name, (channel, unit, scale) in PERIPHERAL.items():
-                    peripheral[name] = Rows(subject, index, (channel,), (name,), unit, scale)
+            eeg, eog, peripheral = signals.of(row) if signals else (None, None, {})
             trials.append(
                 Trial(
                     study=self.name,
@@ -116,5 +172,6 @@ class DeapStudy:
                     ratings=row.ratings,
                 )
             )
-        sources = [self._table, *([signals] if subject else []), *videos.values()]
-        return Recording(key, trials, sources, ICA_LABELS_OFF, [*notes, *video_notes], subject)
+        sources = [self._table, *([signals.path] if signals else []), *videos.values()]
+        check = signals.check if signals else None
+        return Recording(key, trials, sources, self.ica_labels_off, [*notes, *video_notes], check)

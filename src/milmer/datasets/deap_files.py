@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from milmer.datasets.base import Signal
 from milmer.datasets.deap_ratings import LABELS, Row
+from milmer.datasets.matfile import read_mat
 from milmer.datasets.opened import LastOpened
 from milmer.datasets.safe_pickle import load_arrays
 from milmer.errors import UserError
@@ -23,11 +24,11 @@ EEG_NAMES = _FIRST + _LAST  # Geneva order, which all of the preprocessed files 
 EOG_NAMES = ("hEOG", "vEOG")
 # Name -> (row of the data, SI unit, what one of the file's units is in it).
 PERIPHERAL: Mapping[str, tuple[int, str, float]] = {
-    "zEMG": (34, "V", 1e-6),
-    "tEMG": (35, "V", 1e-6),
-    "GSR": (36, "ohm", 1.0),
+    "emg-zygomaticus": (34, "V", 1e-6),
+    "emg-trapezius": (35, "V", 1e-6),
+    "gsr": (36, "ohm", 1.0),
     "respiration": (37, "1", 1.0),
-    "plethysmograph": (38, "1", 1.0),
+    "ppg": (38, "1", 1.0),
     "temperature": (39, "degC", 1.0),
 }
 ICA_LABELS_OFF = (
@@ -49,7 +50,7 @@ class Content:
 
 @dataclass(frozen=True)
 class SubjectFile:
-    """A subject's .dat, read when first asked for and checked against the table each time it is read."""
+    """A subject's .dat or .mat, read when first asked for and checked against the table each time it is read."""
 
     path: Path
     table: Path
@@ -66,12 +67,13 @@ class SubjectFile:
         return self.opened.get(self.path, self._read)
 
     def _read(self, path: Path) -> Content:
-        arrays = load_arrays(path)
+        arrays = read_mat(path) if path.suffix == ".mat" else load_arrays(path)
+        arrays = {k: v for k, v in arrays.items() if isinstance(v, np.ndarray)}
         missing = [name for name in ("data", "labels") if name not in arrays]
         if missing:
             raise UserError(
                 f"{path}: found {', '.join(sorted(arrays)) or 'nothing'}, expected data and labels; "
-                "is it a file of data_preprocessed_python?"
+                f"is it a file of DEAP's {path.parent.name}?"
             )
         data, labels = arrays["data"], arrays["labels"]
         count = len(self.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from milmer.datasets.deap_ratings import Row
@@ -12,6 +12,8 @@ from milmer.errors import UserError
 PYTHON, MATLAB, RAW = "data_preprocessed_python", "data_preprocessed_matlab", "data_original"
 VIDEOS, TABLE = "face_video", "metadata_csv/participant_ratings.csv"
 EXAMPLES = {PYTHON: f"{PYTHON}/s01.dat", MATLAB: f"{MATLAB}/s01.mat", RAW: f"{RAW}/s01.bdf"}
+PARTICIPANTS, TRIALS, FILMED = 32, 40, 22  # faces were filmed of s01-s22
+NOT_FILMED: Mapping[int, tuple[int, ...]] = {3: (40,), 5: (40,), 11: (38, 39, 40), 14: (40,)}  # nowhere to be had
 _VIDEO_NAME = re.compile(r"s\d+_trial(\d+)\.avi", re.IGNORECASE)
 
 
@@ -47,6 +49,44 @@ def numbered(folder: Path, pattern: str) -> set[int]:
     return {int(match[1]) for match in matches if match}
 
 
+def missing_of_deap(root: Path, table: Mapping[int, Sequence[Row]], found: set[int]) -> list[str]:
+    """Say what is missing against what DEAP's publisher gives out, and which videos nobody has."""
+    everybody = set(range(1, PARTICIPANTS + 1))
+    lines = []
+    if gone := sorted(everybody - set(table)):
+        lines.append(f"{TABLE} has no rows of {_people(gone)}")
+    if gone := sorted((everybody & set(table)) - found):
+        lines.append(f"no file of {_people(gone)}: not unpacked?")
+    if few := [f"s{n:02d} ({len(rows)})" for n, rows in sorted(table.items()) if len(rows) != TRIALS]:
+        lines.append(f"not {TRIALS} rows of {', '.join(few)}")
+    if not (root / VIDEOS).is_dir():
+        return [*lines, f"{VIDEOS} is missing: 874 videos of s01-s{FILMED}"]
+    lost, never = [], []
+    for number in sorted(found & set(range(1, FILMED + 1)) & set(table)):
+        key = f"s{number:02d}"
+        videos, _ = find_videos(root, key, table[number])
+        absent = {row.trial for row in table[number]} - set(videos)
+        known = set(NOT_FILMED.get(number, ()))
+        if gone := sorted(absent - known):
+            lost.append(f"{key} trial {_trials(gone)}")
+        if gone := sorted(absent & known):
+            never.append(f"{key} trial {_trials(gone)}")
+    if lost:
+        lines.append(f"videos that the publisher has: {', '.join(lost)}")
+    if never:
+        lines.append(f"videos that nobody has: {', '.join(never)}")
+    return lines
+
+
+def _people(numbers: Sequence[int]) -> str:
+    return ", ".join(f"s{n:02d}" for n in numbers[:8]) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    whole = len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1
+    return f"{numbers[0]}-{numbers[-1]}" if whole else ", ".join(map(str, numbers))
+
+
 def check_layout(root: Path, folders: Sequence[str]) -> None:
     """Refuse a root without the table, or with neither videos nor signals in one of `folders`.
 
@@ -70,8 +110,10 @@ def check_layout(root: Path, folders: Sequence[str]) -> None:
     likely = [p for p in (above.parent, above.parent.parent) if is_root(p)] + [p for p in children if is_root(p)]
     here = ", ".join(p.name for p in children[:6]) or "no folders"
     mend = f"give {' or '.join(str(p) for p in likely[:3])} instead" if likely else "unpack DEAP's archives there"
-    if (root / MATLAB).is_dir() and MATLAB not in folders and not any((root / f).is_dir() for f in folders):
-        mend = "only the Python version of the preprocessed data is read: unpack data_preprocessed_python.zip there"
+    others = [f for f in EXAMPLES if f not in folders and (root / f).is_dir()]
+    if (root / TABLE).is_file() and others:
+        form = "deap-raw" if others == [RAW] else "deap"
+        mend = f"{others[0]} is read by 'milmer prepare {form}'"
     elif any((root / name).is_dir() for name in (*folders, VIDEOS)):
         mend = f"{TABLE} is missing: unpack metadata_csv.zip there"
     raise UserError(f"{root}: found {here}, expected {expected}; {mend}")
