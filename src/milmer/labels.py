@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FOUR_CLASSES = ("HAHV", "HALV", "LAHV", "LALV")
 TWO_CLASSES = ("low", "high")
 Threshold = float | Literal["midpoint", "median"]
+Ties = Literal["low", "high", "drop"]
 Ranges = Mapping[str, Any]  # rating -> (low, high), or study -> rating -> (low, high)
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -52,7 +53,11 @@ class Labels:
 
 
 def make_labels(
-    rows: pd.DataFrame, target: str = "valence-arousal", threshold: Threshold = 5.0, ranges: Ranges | None = None
+    rows: pd.DataFrame,
+    target: str = "valence-arousal",
+    threshold: Threshold = 5.0,
+    ranges: Ranges | None = None,
+    ties: Ties = "low",
 ) -> Labels:
     """Turn ratings or a label column into classes.
 
@@ -67,7 +72,10 @@ def make_labels(
         the rating's range. ``median`` is fitted, a fold at a time (see `median_labels`); until then the midpoint
         stands for it.
     ranges : mapping of str to (low, high), optional
-        The range of each rating, by name; or for each study (of the column ``study``) such a mapping.
+        The range of each rating, by name; or for each study (of the column ``study``) such a mapping. Ratings outside
+        of it are counted in the notes.
+    ties : {'low', 'high', 'drop'}
+        What a rating exactly at the threshold is; with ``drop`` the row has no class.
 
     Raises
     ------
@@ -80,14 +88,20 @@ def make_labels(
     numbers = not isinstance(threshold, str)
     cuts = {n: np.full(len(rows), threshold, float) if numbers else _midpoints(rows, n, ranges) for n in names}
     told = {n: _told(rows, cut) for n, cut in cuts.items()}
+    outside = _outside(rows, names, ranges)
+    above = ">=" if ties == "high" else ">"
+    dropped = "; none where a rating is exactly that" if ties == "drop" else ""
     if threshold != "median":
-        return _cut(rows, target, cuts, ", ".join(f"{n} > {c}" for n, c in told.items()), ())
-    rule = ", ".join(f"{n} > median of the subject's training trials (else midpoint {c})" for n, c in told.items())
-    notes = ("the median is fitted in each fold; until then the midpoint stands for it",)
-    return _cut(rows, target, cuts, rule, notes)
+        rule = ", ".join(f"{n} {above} {c}" for n, c in told.items())
+        return _cut(rows, target, cuts, f"{rule}{dropped}", outside, ties)
+    text = "median of the subject's training trials (else midpoint"
+    rule = ", ".join(f"{n} {above} {text} {c})" for n, c in told.items())
+    notes = (*outside, "the median is fitted in each fold; until then the midpoint stands for it")
+    # What is at the midpoint need not be at the median: no trial may be lost to a threshold that is not the last.
+    return _cut(rows, target, cuts, f"{rule}{dropped}", notes, "low" if ties == "drop" else ties, provisional=True)
 
 
-def median_labels(rows: pd.DataFrame, target: str, ranges: Ranges | None, guard: Guard) -> Labels:
+def median_labels(rows: pd.DataFrame, target: str, ranges: Ranges | None, guard: Guard, ties: Ties = "low") -> Labels:
     """Make the labels of a fold with ``threshold: median``: a rating is high above the subject's own median.
 
     Parameters
@@ -96,17 +110,19 @@ def median_labels(rows: pd.DataFrame, target: str, ranges: Ranges | None, guard:
         Also with the columns ``subject`` and ``trial``, and where there are any ``study`` and ``session``.
     guard : Guard
         The fold's; see `fit_thresholds`.
+    ties : {'low', 'high', 'drop'}
+        As `make_labels` takes it.
 
     Returns
     -------
     Labels
         Of all rows; the rule is that of `make_labels`, the notes say whose threshold is no median of training trials.
     """
-    provisional = make_labels(rows, target, "median", ranges)
+    provisional = make_labels(rows, target, "median", ranges, ties)
     if not provisional.thresholds:
         return provisional
     thresholds, notes = fit_thresholds(rows, tuple(provisional.thresholds), ranges, guard)
-    return _cut(rows, target, thresholds, provisional.rule, notes)
+    return _cut(rows, target, thresholds, provisional.rule, notes, ties)
 
 
 def fit_thresholds(
@@ -245,24 +261,61 @@ def _told(rows: pd.DataFrame, cut: Floats) -> str:
     return ", ".join(f"{v:g} in {study}" for study, v in by.items())
 
 
+def _outside(rows: pd.DataFrame, names: Sequence[str], ranges: Ranges | None) -> tuple[str, ...]:
+    """Say how many trials are rated outside of a rating's range, one line a rating and study."""
+    notes = []
+    studies = rows["study"].astype(str).to_numpy() if "study" in rows else np.full(len(rows), "", dtype=object)
+    for name in names:
+        values = _rating(rows, name, name)  # (n_rows,)
+        for study in np.unique(studies):
+            own = (ranges or {}).get(study)
+            own = own if isinstance(own, Mapping) else ranges or {}
+            if name not in own:
+                continue
+            low, high = (float(v) for v in own[name])
+            out = (studies == study) & ((values < low) | (values > high))  # (n_rows,)
+            if n := _trials(rows, out):
+                wrong = values[out][0]
+                of = f" in {study}" if study else ""
+                notes.append(
+                    f"{n} trial{' is' if n == 1 else 's are'} rated outside of {name}'s range {low:g}-{high:g}{of} "
+                    f"(such as {wrong:g}) and taken as given"
+                )
+    return tuple(notes)
+
+
+def _trials(rows: pd.DataFrame, marked: NDArray[np.bool_]) -> int:
+    """Count the trials of marked rows; the rows, where the table does not say which trial each is of."""
+    known = {"subject", "trial"} <= set(rows.columns)
+    return len(np.unique(trial_codes(rows)[marked])) if known and marked.any() else int(marked.sum())
+
+
 def _cut(
-    rows: pd.DataFrame, target: str, thresholds: Mapping[str, Floats], rule: str, notes: tuple[str, ...]
+    rows: pd.DataFrame,
+    target: str,
+    thresholds: Mapping[str, Floats],
+    rule: str,
+    notes: tuple[str, ...],
+    ties: Ties,
+    provisional: bool = False,
 ) -> Labels:
-    """Make classes of ratings: high is strictly above the threshold."""
+    """Make classes of ratings: high is above the threshold, and at it as `ties` says."""
     ratings = {name: _rating(rows, name, target) for name in thresholds}
     missing = np.any([np.isnan(r) for r in ratings.values()], axis=0)  # (n_rows,)
-    low = {name: ratings[name] <= cut for name, cut in thresholds.items()}
+    low = {n: ratings[n] < cut if ties == "high" else ratings[n] <= cut for n, cut in thresholds.items()}
     classes: tuple[str, ...] = FOUR_CLASSES
     if target == "valence-arousal":
         index = 2 * low["arousal"] + low["valence"]  # (n_rows,)
     else:
         index, classes = 1 - low[target].astype(np.int64), TWO_CLASSES  # (n_rows,)
-    ties = np.any([ratings[name] == cut for name, cut in thresholds.items()], axis=0) & ~missing  # (n_rows,)
-    if ties.any():
-        known = {"subject", "trial"} <= set(rows.columns)
-        n = len(np.unique(trial_codes(rows)[ties])) if known else int(ties.sum())
-        are = "trial is" if n == 1 else "trials are"
-        notes = (*notes, f"{n} {are} rated exactly at the threshold and count{'s' if n == 1 else ''} as low")
+    tied = np.any([ratings[name] == cut for name, cut in thresholds.items()], axis=0) & ~missing  # (n_rows,)
+    if (n := _trials(rows, tied)) and not provisional:
+        counted = {"low": ("counts as low", "count as low"), "high": ("counts as high", "count as high")}
+        one, many = counted.get(ties, ("has no class", "have no class"))
+        are, done = ("trial is", one) if n == 1 else ("trials are", many)
+        notes = (*notes, f"{n} {are} rated exactly at the threshold and {done}")
+    if ties == "drop":
+        missing |= tied  # (n_rows,)
     return Labels(np.where(missing, -1, index).astype(np.int64), classes, rule, dict(thresholds), notes)
 
 

@@ -103,7 +103,7 @@ class Store:
             raise DamagedStore(f"{table}: not readable ({error}); run the same 'milmer prepare' again") from error
         self._recordings: dict[str, RecordingInfo] = {}
         self._eeg: dict[str, NDArray[np.float32]] = {}
-        self._operators: dict[tuple[str, tuple[str, ...]], NDArray[np.float32] | None] = {}
+        self._operators: dict[tuple[str, str, tuple[str, ...]], NDArray[np.float32] | None] = {}
         self._faces: dict[str, Faces] = {}
         self._crops: dict[str, NDArray[np.uint8]] = {}
         self._body: dict[tuple[str, str], NDArray[np.float32]] = {}
@@ -152,20 +152,46 @@ class Store:
             self._recordings[key] = RecordingInfo(**(raw | tuples))
         return self._recordings[key]
 
-    def operator(self, key: str, reject: Sequence[str]) -> NDArray[np.float32] | None:
-        """Return the (C, C) matrix that takes components of the kinds in `reject` out, or None where none is."""
+    def part(self, key: str) -> tuple[Store, str]:
+        """Return the store on disk that holds a recording, and its key there."""
+        return self, key
+
+    def part_row(self, row: int) -> tuple[Store, int]:
+        """Return the store on disk that holds the trial in row `row` of `trials`, and its row there."""
+        return self, row
+
+    def placed(self, key: str, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Put EEG of a recording's own channels (C', S) into the rows that this store's readers expect."""
+        return samples
+
+    def operator(self, key: str, reject: Sequence[str], trial: int | None = None) -> NDArray[np.float32] | None:
+        """Return the (C, C) matrix that takes components of the kinds in `reject` out, or None where none is.
+
+        Where each trial has a decomposition of its own, that of `trial`; else that of the recording.
+        """
         kinds = tuple(sorted(reject))
-        if (key, kinds) not in self._operators:
+        if not kinds:
+            return None
+        name = "" if trial is None else f"ica_t{trial}.npz"
+        if (key, name, kinds) not in self._operators:
             matrix = None
-            file = self.folder(key) / "ica.npz"
-            if kinds and file.exists():
+            file = self.folder(key) / (name or "ica.npz")
+            if name and not file.exists():
+                file = self.folder(key) / "ica.npz"
+            if file.exists():
                 with np.load(file) as ica:
                     out = np.isin(ica["labels"], kinds)  # (k,)
                     if out.any():
                         mixing, unmixing = ica["mixing"], ica["unmixing"]  # (C, k), (k, C)
                         matrix = np.eye(len(mixing)) - mixing[:, out] @ unmixing[out]  # (C, C)
-            self._operators[key, kinds] = None if matrix is None else matrix.astype(np.float32)
-        return self._operators[key, kinds]
+            self._operators[key, name, kinds] = None if matrix is None else matrix.astype(np.float32)
+        return self._operators[key, name, kinds]
+
+    def row_operator(self, row: int, reject: Sequence[str]) -> NDArray[np.float32] | None:
+        """Return the `operator` of the trial in row `row` of `trials`, among its recording's own channels."""
+        store, own = self.part_row(row)
+        trial = store.trials.iloc[own]
+        return store.operator(str(trial["store_key"]), reject, int(trial["trial"]))
 
     def eeg(self, row: int, start: float = 0.0, stop: float | None = None, reject: Sequence[str] = ()) -> Any:
         """Read EEG of the trial in row `row` of `trials`.
@@ -184,7 +210,7 @@ class Store:
         begin = min(first + round(start * self.eeg_rate), last)
         end = last if stop is None else min(begin + round((stop - start) * self.eeg_rate), last)
         samples = np.asarray(self._eeg[key][:, begin:end])  # (C, S)
-        operator = self.operator(key, reject)
+        operator = self.row_operator(row, reject)
         return samples.copy() if operator is None else operator @ samples  # (C, S)
 
     def peripheral(self, row: int, name: str) -> NDArray[np.float32]:

@@ -125,27 +125,40 @@ class JoinedStore(Store):
             masked=tuple(self._channels[n] for n in gone),
         )
 
-    def operator(self, key: str, reject: Sequence[str]) -> NDArray[np.float32] | None:
+    def part(self, key: str) -> tuple[Store, str]:
+        """Return the store of the two that holds a recording, and its key there."""
+        return self._of[key]
+
+    def part_row(self, row: int) -> tuple[Store, int]:
+        """Return the store of the two that holds the trial in row `row`, and its row there."""
+        own = row - self._first_of_second
+        return (self.stores[0], row) if own < 0 else (self.stores[1], own)
+
+    def operator(self, key: str, reject: Sequence[str], trial: int | None = None) -> NDArray[np.float32] | None:
         """Return the operator of the recording's own channels, in their own order."""
         store, own = self._of[key]
-        return store.operator(own, reject)
+        return store.operator(own, reject, trial)
 
     def eeg(self, row: int, start: float = 0.0, stop: float | None = None, reject: Sequence[str] = ()) -> Any:
         """Read EEG of the trial in row `row`, (C, S) in volts; masked channels are 0.
 
         Components are taken out among the recording's own channels, before any is left out.
         """
-        store, own_row = self._at(row)
+        store, own_row = self.part_row(row)
         own = store.eeg(own_row, start, stop, reject)  # (C', S)
-        rows = self._source_rows(str(self.trials["store_key"].iat[row]))  # (C,)
-        found = np.zeros((len(rows), own.shape[1]), dtype=np.float32)  # (C, S)
+        return self.placed(str(self.trials["store_key"].iat[row]), own)
+
+    def placed(self, key: str, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Put EEG of a recording's own channels (C', S) into the rows of the pair (C, S); masked ones are 0."""
+        rows = self._source_rows(key)  # (C,)
+        found = np.zeros((len(rows), samples.shape[1]), dtype=np.float32)  # (C, S)
         keep = np.flatnonzero((rows >= 0) & np.isin(list(self._channels), list(self._shared)))
-        found[keep] = own[rows[keep]]
+        found[keep] = samples[rows[keep]]
         return found
 
     def peripheral(self, row: int, name: str) -> NDArray[np.float32]:
         """Read one peripheral signal of a trial, shape (S,)."""
-        store, own_row = self._at(row)
+        store, own_row = self.part_row(row)
         return store.peripheral(own_row, name)
 
     def body_kinds(self, key: str) -> tuple[str, ...]:
@@ -155,7 +168,7 @@ class JoinedStore(Store):
 
     def body(self, row: int, kind: str, start: float = 0.0, stop: float | None = None) -> NDArray[np.float32]:
         """Read one kind of body signal of a trial, (P, S) at `BODY_RATE`; NaN where missing."""
-        store, own_row = self._at(row)
+        store, own_row = self.part_row(row)
         return store.body(own_row, kind, start, stop)
 
     def faces(self, key: str) -> Faces:
@@ -206,10 +219,6 @@ class JoinedStore(Store):
                     f"{self.stores[1].name} {', '.join(sorted(two))}: expected some that both have; name them alike "
                     "before 'milmer prepare', or give another --target"
                 )
-
-    def _at(self, row: int) -> tuple[Store, int]:
-        own = row - self._first_of_second
-        return (self.stores[0], row) if own < 0 else (self.stores[1], own)
 
     def _source_rows(self, key: str) -> NDArray[np.int64]:
         """Row in the recording's own EEG of each channel of the pair, -1 where it has none; (C,)."""

@@ -21,6 +21,7 @@ from milmer.labels import Labels, make_labels, median_labels, permute_ratings, p
 from milmer.models.bag import Bag
 from milmer.progress import Progress, silent
 from milmer.store import IDENTITY, Store
+from milmer.training.reading import EEGReader, Operators, kept_windows
 from milmer.windows import build_windows, choose_frames
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Bags(Dataset[Bag]):
         self.store, self.config = store, config
         self._check: Callable[[Any], None] | None = None
         self.windows = build_windows(store.trials, config.window, config.step, config.modalities)
+        self.reader = EEGReader(store, config)
+        self.windows, self.window_faces, self.eeg_there, self.notes = kept_windows(
+            self.reader, self.windows, self._window_faces()
+        )  # (n_windows, N), (n_windows,)
         self._trial_rows = self.windows["trial_row"].to_numpy(np.int64)  # (n_windows,)
         self._spans = self.windows[["start", "stop"]].to_numpy(np.float64)  # (n_windows, 2)
         self.table, self.members = bag_table(self.windows, config.windows_per_bag)
@@ -82,15 +87,14 @@ class Bags(Dataset[Bag]):
             self.labels = self._make_labels()
         else:
             self.labels = Labels(np.full(len(self.table), -1, dtype=np.int64), classes, "none")
-        infos = {k: store.recording(k) for k in store.keys}
-        self.channels = max((len(i.names) for i in infos.values()), default=0) if "eeg" in config.modalities else 0
+        self.channels = self.reader.channels if "eeg" in config.modalities else 0
         self.samples = round(config.window * store.eeg_rate)
-        self.positions = {k: _padded(i.positions, self.channels) for k, i in infos.items()}  # (C, 3) each
+        layouts = {k: self.reader.layout(k) for k in store.keys}
+        self.positions = {k: _padded(places, self.channels) for k, (_, places, _) in layouts.items()}  # (C, 3) each
         self.present = {
-            k: np.array([n not in i.masked for n in i.names] + [False] * (self.channels - len(i.names)), dtype=bool)
-            for k, i in infos.items()
+            k: np.pad(there, (0, max(0, self.channels - len(there))))[: self.channels]
+            for k, (_, _, there) in layouts.items()
         }  # (C,) each
-        self.window_faces = self._window_faces()  # (n_windows, N)
         self.face_rows = np.where((self.members >= 0)[..., None], self.window_faces[self.members], -1)  # (n_bags, W, N)
         self._kept: dict[tuple[str, int], int] = {}
         self._frames: NDArray[np.uint8] | None = None
@@ -125,9 +129,23 @@ class Bags(Dataset[Bag]):
         if self.config.threshold != "median" or not self.labels.thresholds:
             return self
         other = copy.copy(self)
-        labels = median_labels(self.table, self.config.target, self._ranges(), guard)
+        labels = median_labels(self.table, self.config.target, self._ranges(), guard, self.config.ties)
         other.labels = dataclasses.replace(labels, rule=self.labels.rule)
         return other
+
+    def with_operators(self, operators: Operators) -> Bags:
+        """Return the same bags, whose components are taken out by a fold's own operators."""
+        other = copy.copy(self)
+        other.reader = self.reader.with_operators(operators)
+        return other
+
+    def stored_eeg(self, row: int) -> list[tuple[int, float, NDArray[np.float32]]]:
+        """Return trial row, start (s) and EEG as stored (C', S) of each window of the bag in row `row`."""
+        if self._check is not None:
+            self._check([row])
+        windows = [w for w in self.members[row].tolist() if w >= 0 and self.eeg_there[w]]
+        at = [(int(self._trial_rows[w]), *self._spans[w].tolist()) for w in windows]
+        return [(trial, start, self.reader.stored(trial, start, stop)) for trial, start, stop in at]
 
     def restricted(self, check: Callable[[Any], None], rows: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> Bags:
         """Return a copy for `milmer.evaluation.guard.Guard.view`, of which only some rows can be read.
@@ -155,7 +173,7 @@ class Bags(Dataset[Bag]):
         return other
 
     def _make_labels(self) -> Labels:
-        return make_labels(self.table, self.config.target, self.config.threshold, self._ranges())
+        return make_labels(self.table, self.config.target, self.config.threshold, self._ranges(), self.config.ties)
 
     def _ranges(self) -> dict[str, Sequence[float]]:
         return dict(self.store.info.get("rating_ranges", {}))
@@ -247,11 +265,9 @@ class Bags(Dataset[Bag]):
     def _read_eeg(
         self, window: int, key: str, eeg: NDArray[np.float32], channels: NDArray[np.bool_], samples: NDArray[np.bool_]
     ) -> None:
-        row = int(self._trial_rows[window])
-        if not self.store.trials["has_eeg"].iat[row]:
+        if not self.eeg_there[window]:
             return
-        start, stop = self._spans[window]
-        read = self.store.eeg(row, start, stop, self.config.reject)  # (C, S)
+        read = self.reader.read(int(self._trial_rows[window]), *self._spans[window])  # (C, S)
         have = min(read.shape[1], eeg.shape[1])
         if have:
             eeg[: len(read), :have] = read[:, :have]
