@@ -133,7 +133,7 @@ def test_cross_modal_fusion_agrees_with_numpy(length, keys, heads, seed):
                 columns.append(np.zeros(9))
     rows = np.concatenate([np.stack(columns[:2]), np.stack(columns[2:])], axis=1)
     expected = rows @ weights["project.weight"].T + weights["project.bias"]
-    answer = fuse(Tokens(face, face_mask), Tokens(eeg, eeg_mask))
+    answer = fuse({"eeg": Tokens(eeg, eeg_mask), "face": Tokens(face, face_mask)})
     np.testing.assert_allclose(answer.detach().numpy(), expected, rtol=1e-12, atol=1e-10)
 
 

@@ -58,8 +58,50 @@ def test_settled_spreads_masks_and_clears_what_is_masked(bag):
 def test_moves_and_slices(bag):
     given = bag(b=3)
     there = given.to("cpu", non_blocking=True)
-    assert all(torch.equal(getattr(given, f.name), getattr(there, f.name)) for f in fields(Bag))
+    tensors = [f.name for f in fields(Bag) if not f.name.startswith("body")]
+    assert len(tensors) == 8 and all(torch.equal(getattr(given, n), getattr(there, n)) for n in tensors)
     assert len(given) == 3 and len(given[1:]) == 2
+
+
+def with_body(given: Bag) -> Bag:
+    x = torch.arange(len(given) * 2 * 5.0).view(len(given), 1, 2, 5)
+    return replace(given, body={"gsr": x}, body_mask={"gsr": torch.ones_like(x, dtype=torch.bool)})
+
+
+def test_body_signals_move_slice_and_are_masked_with_their_window(bag):
+    given = with_body(bag(b=3))
+    part = given.to("cpu")[1:]
+    assert torch.equal(part.body["gsr"], given.body["gsr"][1:]) and part.body_mask["gsr"].shape == (2, 1, 2, 5)
+    given.body["gsr"][1] = torch.nan
+    given.body_mask["gsr"][1] = False
+    given.window_mask[2] = False
+    done = given.settled()
+    assert done.body["gsr"][1:].eq(0).all() and not done.body_mask["gsr"][1:].any()
+    assert torch.equal(done.body["gsr"][0], given.body["gsr"][0]) and done.body_mask["gsr"][0].all()
+    assert given.kinds == ("eeg", "face", "gsr")
+    assert given.present().tolist() == [[True, True, True], [True, True, False], [True, True, False]]
+    assert given.only(["face", "gsr"]).present()[0].tolist() == [False, True, True]
+    assert given.only(["eeg"]).present()[0].tolist() == [True, False, False]
+    assert given.settled(body={"gsr": torch.tensor([False, True, True])}).body["gsr"].eq(0).all()
+    assert not given.settled(body={}).body
+
+
+def test_a_bag_of_body_signals_alone():
+    x = torch.ones(2, 1, 2, 5)
+    x[0, 0, 1, 3:] = torch.nan
+    given = Bag.of(body={"gsr": x})
+    assert given.body_mask["gsr"].sum() == 18 and given.frames.shape == (2, 1, 0, 3, 1, 1)
+    assert not given.modality_mask.any() and len(given) == 2
+
+
+def test_wrong_body_signals_are_named(bag):
+    good = with_body(bag())
+    with pytest.raises(ValueError, match=r"Bag\.body has \['gsr'\], Bag\.body_mask \[\]"):
+        replace(good, body_mask={})
+    with pytest.raises(ValueError, match=r"Bag\.body\['gsr'\] has shape \(2, 1, 2, 4\), its mask \(2, 1, 2, 5\)"):
+        replace(good, body={"gsr": good.body["gsr"][..., :4]})
+    with pytest.raises(ValueError, match=r"its mask torch\.float32, expected floating point and bool"):
+        replace(good, body_mask={"gsr": good.body["gsr"]})
 
 
 def test_probabilities_sum_to_one():

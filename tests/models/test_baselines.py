@@ -21,7 +21,7 @@ from milmer.models.weights import AnyModel, load_model, save_model
 @pytest.fixture
 def members(net, bag):
     found = {name: net(modalities=(name,)) for name in ("eeg", "face")}
-    found["eeg"].fit_eeg([bag()])
+    found["eeg"].fit_scales([bag()])
     for member in found.values():  # heads start near equal probabilities
         torch.nn.init.normal_(member.head[-1].weight, generator=torch.Generator().manual_seed(1))
     return found

@@ -183,7 +183,7 @@ def test_a_saved_model_is_rebuilt_without_its_pretrained_weights(stand_in, place
     config = load_config("demo", overrides={"model.eeg_tokens": "braindecode:StandInNet"}).model
     model = Milmer(config, n_classes=4, n_times=SAMPLES, sfreq=RATE, n_chans=5, modalities=("eeg",)).eval()
     bag = draw(places)
-    model.fit_eeg([bag])
+    model.fit_scales([bag])
     model.eeg_tokens.network = StandInNet(5, config.width, SAMPLES, RATE, filters=7)  # as pretrained ones may be
     model.config = config.model_copy(update={"eeg_tokens": "braindecode:StandInNet@/no/such/folder"})
     save_model(model, tmp_path, {})

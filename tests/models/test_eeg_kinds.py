@@ -185,7 +185,7 @@ def test_half_precision_stays_near(kind, places):
 def test_the_network_takes_every_kind(kind, net, bag):
     model = net({"model.eeg_tokens": kind, "model.positions": False}, modalities=("eeg",))
     batch = bag(w=2)
-    model.fit_eeg([batch])
+    model.fit_scales([batch])
     assert model(batch).logits.isfinite().all()
     assert model.eeg_tokens.electrode is None
     assert load_config("demo", overrides={"model.eeg_tokens": kind}).model.eeg_tokens == kind

@@ -52,7 +52,7 @@ def close(one: Prediction, two: Prediction) -> None:
 
 def fitted(net: Any, bag: Any, change: dict[str, Any], **given: Any) -> Milmer:
     model = net(change, n_frames=6, n_windows=2, **given)
-    model.fit_eeg([bag(b=4, w=2, n=6)])
+    model.fit_scales([bag(b=4, w=2, n=6)])
     return model
 
 
@@ -143,7 +143,7 @@ def test_permuting_frames_permutes_the_weights(net, bag, change):
 @EVERY
 def test_a_bag_of_a_whole_trial_and_one_of_a_window(net, bag, change):
     model = net(change, n_frames=6, n_windows=5)
-    model.fit_eeg([bag(b=4, w=2, n=6)])
+    model.fit_scales([bag(b=4, w=2, n=6)])
     for windows in (1, 5):
         with torch.no_grad():
             said = model(bag(b=2, w=windows, n=6))

@@ -44,7 +44,7 @@ def no_network(monkeypatch):
 @pytest.fixture
 def model(net, bag):
     made = net(n_classes=2)
-    made.fit_eeg([bag(c=7)])
+    made.fit_scales([bag(c=7)])
     made.about = dict(ABOUT)
     return made
 

@@ -58,7 +58,7 @@ def test_permuting_channels_with_their_positions_changes_nothing(net, bag):
 )
 def test_other_caps_windows_frames_and_classes(net, bag, kind, shape, classes):
     model = net({"model.eeg_tokens": kind}, n_classes=classes)
-    model.fit_eeg([bag(c=32)])
+    model.fit_scales([bag(c=32)])
     given = bag(**shape)
     said = model(given)
     assert said.logits.shape == (len(given), classes) and said.logits.isfinite().all()
@@ -81,7 +81,7 @@ def test_a_model_of_one_modality_has_nothing_of_the_other(net, bag, modality):
 def test_taking_the_eeg_away_changes_the_output(net, bag):
     for kind in ("channel", "bandpower"):
         model, given = net({"model.eeg_tokens": kind}), bag()
-        model.fit_eeg([given])
+        model.fit_scales([given])
         silent = replace(given, eeg=torch.zeros_like(given.eeg))
         gap = (model(given).logits - model(silent).logits).abs().max()
         assert gap > 1e-3, kind
@@ -132,7 +132,7 @@ def test_paper_preset_has_the_parameters_that_the_docstring_says():
 def test_golden_figures_of_the_small_network(net, bag):
     # Made once by this network; they move when an initialisation, an order of layers or a default does.
     model, given = net(), bag(b=2, w=1, n=5, c=6)
-    model.fit_eeg([given])
+    model.fit_scales([given])
     with torch.no_grad():
         said = model(given)
     got = [*said.logits.flatten().tolist(), *said.frame_weights[0, 0].tolist()]

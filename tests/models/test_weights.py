@@ -16,7 +16,7 @@ EXTRA = {"classes": ["a", "b", "c", "d"], "channels": ["Fz"], "rate": 128.0}
 @pytest.fixture
 def stored(net, bag, tmp_path):
     model = net()
-    model.fit_eeg([bag(c=9)])
+    model.fit_scales([bag(c=9)])
     save_model(model, tmp_path, EXTRA)
     return model, tmp_path
 
@@ -120,7 +120,7 @@ def test_a_folder_of_before_there_were_kinds_loads(stored, bag):
 
 def test_a_pair_loads_each_member_with_its_own_electrodes(net, bag, tmp_path):
     members = {name: net(modalities=(name,)) for name in ("eeg", "face")}
-    members["eeg"].fit_eeg([bag(c=9)])
+    members["eeg"].fit_scales([bag(c=9)])
     model = Ensemble(load_config("demo").model, members).eval()
     save_model(model, tmp_path, EXTRA)
     again, _ = load_model(tmp_path)

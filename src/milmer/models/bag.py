@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 EEG, FACE = 0, 1  # columns of `Bag.modality_mask`
+_BODY = ("body", "body_mask")
 _MASKS = ("frame_mask", "eeg_mask", "sample_mask", "window_mask", "modality_mask")
 
 
 @dataclass(frozen=True)
 class Bag:
-    """A batch of bags: the windows that are classified together, each with its EEG and its frames.
+    """A batch of bags: the windows that are classified together, each with its EEG, its frames and the body's signals.
 
-    Letters: `B` bags, `W` windows in a bag, `N` frames of a window, `P` pixels, `C` EEG channels, `S` samples. A part
-    that does not exist has `N` or `C` of 0 or is masked; what is masked may hold anything, NaN too. `Bag.of` fills in
-    whatever is left out.
+    Letters: `B` bags, `W` windows in a bag, `N` frames of a window, `P` pixels (of a body signal: its channels), `C`
+    EEG channels, `S` samples. A part that does not exist has `N` or `C` of 0 or is masked; what is masked may hold
+    anything, NaN too. `Bag.of` fills in whatever is left out.
 
     Parameters
     ----------
@@ -36,6 +37,10 @@ class Bag:
     window_mask : Tensor of bool, shape (B, W)
     modality_mask : Tensor of bool, shape (B, 2)
         EEG, face.
+    body : mapping of str to Tensor of float32, shape (B, W, P, S_b)
+        Signals of the body by kind (``gsr``), channels and rate as `milmer.signals.body_channels` says.
+    body_mask : mapping of str to Tensor of bool, of the same shapes
+        A kind is present in a bag where any of its samples is.
 
     Raises
     ------
@@ -51,6 +56,8 @@ class Bag:
     positions: Tensor  # (B, C, 3)
     window_mask: Tensor  # (B, W)
     modality_mask: Tensor  # (B, 2)
+    body: Mapping[str, Tensor] = field(default_factory=dict)  # (B, W, P, S_b) each
+    body_mask: Mapping[str, Tensor] = field(default_factory=dict)  # (B, W, P, S_b) each
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 6 or self.frames.shape[3] != 3 or self.frames.shape[4] != self.frames.shape[5]:
@@ -81,6 +88,24 @@ class Bag:
                 )
             if name in _MASKS and value.dtype != torch.bool:
                 raise ValueError(f"Bag.{name} is {value.dtype}, expected bool (True = present)")
+        self._check_body(b, w)
+
+    def _check_body(self, b: int, w: int) -> None:
+        if set(self.body) != set(self.body_mask):
+            raise ValueError(
+                f"Bag.body has {sorted(self.body)}, Bag.body_mask {sorted(self.body_mask)}: expected equal"
+            )
+        for kind, signal in self.body.items():
+            mask = self.body_mask[kind]
+            if signal.ndim != 4 or signal.shape[:2] != (b, w) or mask.shape != signal.shape:
+                raise ValueError(
+                    f"Bag.body[{kind!r}] has shape {tuple(signal.shape)}, its mask {tuple(mask.shape)}, expected "
+                    f"({b}, {w}, P, S_b) of both"
+                )
+            if not signal.is_floating_point() or mask.dtype != torch.bool:
+                raise ValueError(
+                    f"Bag.body[{kind!r}] is {signal.dtype}, its mask {mask.dtype}, expected floating point and bool"
+                )
 
     @classmethod
     def of(
@@ -94,17 +119,20 @@ class Bag:
         sample_mask: Tensor | None = None,
         window_mask: Tensor | None = None,
         modality_mask: Tensor | None = None,
+        body: Mapping[str, Tensor] | None = None,
+        body_mask: Mapping[str, Tensor] | None = None,
     ) -> Bag:
-        """Make a bag of what there is: a modality left out is absent, a mask left out is True.
+        """Make a bag of what there is: a modality left out is absent, a mask left out is True (of `body`: not NaN).
 
         Raises
         ------
         ValueError
-            If neither frames nor EEG are given, EEG comes without positions, or shapes do not fit.
+            If nothing is given, EEG comes without positions, or shapes do not fit.
         """
-        given = frames if frames is not None else eeg
+        body = {} if body is None else body
+        given = frames if frames is not None else eeg if eeg is not None else next(iter(body.values()), None)
         if given is None:
-            raise ValueError("Bag.of got neither frames nor eeg, expected at least one")
+            raise ValueError("Bag.of got neither frames nor eeg, and no body, expected at least one")
         if eeg is not None and positions is None:
             raise ValueError("Bag.of got eeg without positions, expected (B, C, 3) on the unit sphere")
         b, w = given.shape[:2]
@@ -127,6 +155,8 @@ class Bag:
             positions=positions,
             window_mask=full(b, w) if window_mask is None else window_mask,
             modality_mask=present.expand(b, 2).clone() if modality_mask is None else modality_mask,
+            body=body,
+            body_mask={kind: ~x.isnan() for kind, x in body.items()} if body_mask is None else body_mask,
         )
 
     def __len__(self) -> int:
@@ -144,16 +174,35 @@ class Bag:
         """Return some of the bags."""
         return self._map(lambda value: value[rows])
 
-    def settled(self, modality_mask: Tensor | None = None) -> Bag:
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the modalities that a column of `present` is of: ``eeg``, ``face``, then those of `body`."""
+        return ("eeg", "face", *self.body)
+
+    def present(self) -> Tensor:
+        """Which modalities each bag has by its masks, in the order of `kinds`; (B, 2 + number of body kinds)."""
+        mine = [(m & self.window_mask[..., None, None]).flatten(1).any(1) for m in self.body_mask.values()]  # (B,) each
+        return torch.cat([self.modality_mask, *(m[:, None] for m in mine)], dim=1)  # (B, 2 + kinds)
+
+    def only(self, names: Collection[str]) -> Bag:
+        """Return the bag with every modality masked but those in `names`, of `kinds`."""
+        shown = torch.tensor([n in names for n in self.kinds], device=self.modality_mask.device)  # (2 + kinds,)
+        mask = {kind: m & shown[2 + i] for i, (kind, m) in enumerate(self.body_mask.items())}
+        return replace(self, modality_mask=self.modality_mask & shown[:2], body_mask=mask)
+
+    def settled(self, modality_mask: Tensor | None = None, body: Mapping[str, Tensor] | None = None) -> Bag:
         """Return the bag with every mask saying all that is known.
 
-        A frame or channel of a masked window or modality is masked, a channel without a sample too; a modality of
-        which nothing is left is absent. Masked EEG becomes 0, so that nothing in it (NaN) can travel.
+        A frame, channel or body signal of a masked window or modality is masked, a channel without a sample too; a
+        modality of which nothing is left is absent. Masked EEG and body signals become 0, so that nothing in them (NaN)
+        can travel.
 
         Parameters
         ----------
         modality_mask : Tensor of bool, shape (B, 2), optional
             A further restriction (modality dropout, a model of one modality).
+        body : mapping of str to Tensor of bool, shape (B,), optional
+            The same for body signals, those that are to stay: a kind that is not named is left out.
         """
         modality = self.modality_mask if modality_mask is None else self.modality_mask & modality_mask  # (B, 2)
         windows = self.window_mask[..., None]  # (B, W, 1)
@@ -164,6 +213,10 @@ class Bag:
         left = torch.stack([eeg_mask.flatten(1).any(1), frame_mask.flatten(1).any(1)], dim=1)  # (B, 2)
         valid = eeg_mask[..., None] & samples[:, :, None]  # (B, W, C, S)
         seen = eeg_mask.any(1)[..., None]  # (B, C, 1)
+        everywhere = self.window_mask[:, :, None, None]  # (B, W, 1, 1)
+        signs = {k: m & everywhere for k, m in self.body_mask.items()}  # (B, W, P, S_b) each
+        if body is not None:
+            signs = {k: m & body[k][:, None, None, None] for k, m in signs.items() if k in body}
         return replace(
             self,
             frame_mask=frame_mask,
@@ -172,10 +225,15 @@ class Bag:
             sample_mask=samples,
             positions=self.positions.masked_fill(~seen, 0.0).nan_to_num(0.0),
             modality_mask=modality & left,
+            body={kind: self.body[kind].masked_fill(~mask, 0.0) for kind, mask in signs.items()},
+            body_mask=signs,
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Bag:
-        return Bag(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+        found: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in found.items():
+            found[name] = {k: change(x) for k, x in value.items()} if name in _BODY else change(value)
+        return Bag(**found)
 
 
 class Tokens(NamedTuple):

@@ -1,9 +1,9 @@
-"""Visual and EEG tokens become one vector (PAPER section 1, table 5): encoder, concatenation, cross-modal attention."""
+"""Tokens of all modalities become one vector (PAPER section 1, table 5): encoder, concatenation, cross-modal."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ class Fuse(nn.Module):
     config : Fusion
         Layers, heads, feed-forward width, dropout.
     modalities : tuple of str
-        ``"eeg"``, ``"face"`` or both: what has parameters. Tokens of any other are ignored.
+        Such as ``"eeg"``, ``"face"``, ``"gsr"``: what has parameters. Tokens of any other are ignored.
 
     Attributes
     ----------
@@ -42,22 +42,21 @@ class Fuse(nn.Module):
         super().__init__()
         self.modalities = tuple(sorted(modalities))
 
-    def forward(self, visual: Tokens | None, eeg: Tokens | None) -> Tensor:
-        """Fuse `visual` (B, Q, D) and `eeg` (B, M, D), each by its mask; (B, D).
+    def forward(self, parts: Mapping[str, Tokens]) -> Tensor:
+        """Fuse the tokens (B, M, D) of each modality, each by its mask; (B, D).
 
-        None says the same as tokens that are all masked. Where both are absent the answer is finite and the same
-        for every bag.
+        A modality that is left out says the same as tokens that are all masked. Where all are absent the answer is
+        finite and the same for every bag.
 
         Raises
         ------
         ValueError
             If there are no tokens at all, not even masked ones.
         """
-        given = {name: part for name, part in (("eeg", eeg), ("face", visual)) if part is not None}
-        parts = {name: part for name, part in given.items() if name in self.modalities}
-        if not parts:
-            raise ValueError(f"fusion got tokens of {list(given)}, expected some of {list(self.modalities)}")
-        return self.fuse(parts)  # (B, D)
+        mine = {name: parts[name] for name in self.modalities if name in parts}
+        if not mine:
+            raise ValueError(f"fusion got tokens of {list(parts)}, expected some of {list(self.modalities)}")
+        return self.fuse(mine)  # (B, D)
 
     @abstractmethod
     def fuse(self, parts: Mapping[str, Tokens]) -> Tensor:
@@ -84,7 +83,7 @@ class EncoderLayer(nn.Module):
 
 
 class TransformerFuse(Fuse):
-    """[CLS] + visual + EEG tokens, each with the embedding of its modality, through the encoder; the CLS comes out.
+    """[CLS] + the tokens of all, each with the embedding of its modality, through the encoder; the CLS comes out.
 
     Parameters are those of `Fuse`.
     """
@@ -145,7 +144,7 @@ class Summary(nn.Module):
 
 
 class ConcatenationFuse(Fuse):
-    """The mean visual and the mean EEG token side by side, Linear, GELU, Linear (PAPER table 5, "concatenation").
+    """The mean token of each modality side by side, Linear, GELU, Linear (PAPER table 5, "concatenation").
 
     Parameters are those of `Fuse`; the hidden layer has `config.feedforward` units, `config.layers` is not used.
     """
@@ -192,6 +191,9 @@ class CrossModalLayer(nn.Module):
 class CrossModalFuse(Fuse):
     """EEG tokens attend to visual tokens and visual to EEG tokens, in the manner of MulT (Tsai et al. 2019, section 3).
 
+    With more than two modalities the tokens of each attend to those of all others, put side by side: one road each, not
+    one for every pair.
+
     `config.layers` layers each way. As there, every layer attends to the other modality's tokens as they came, not to
     what the other road has made of them. The means of both roads are put side by side and projected to D. Where one
     modality is absent the other's tokens pass unchanged, so a model of one modality has no layers at all. Unlike MulT
@@ -211,7 +213,7 @@ class CrossModalFuse(Fuse):
         init_linear(self.project)
 
     def fuse(self, parts: Mapping[str, Tokens]) -> Tensor:
-        """Let the tokens (B, M, D) of each modality attend to the other's; (B, D)."""
+        """Let the tokens (B, M, D) of each modality attend to the others'; (B, D)."""
         out: Tensor = self.project(self.summary(self.attend(parts)))  # (B, D)
         return out  # (B, D)
 
@@ -219,8 +221,7 @@ class CrossModalFuse(Fuse):
         """What each modality's tokens (B, M, D) become on their road, with masks as they were."""
         if len(parts) < 2:
             return parts
-        (one, first), (two, second) = parts.items()
-        return {one: self._along(one, first, second), two: self._along(two, second, first)}
+        return {n: self._along(n, part, _joined([p for o, p in parts.items() if o != n])) for n, part in parts.items()}
 
     def _along(self, name: str, tokens: Tokens, other: Tokens) -> Tokens:
         values = tokens.values  # (B, M, D)
@@ -229,6 +230,11 @@ class CrossModalFuse(Fuse):
         for layer in road:
             values = layer(values, other)  # (B, M, D)
         return Tokens(values, tokens.mask)  # (B, M, D), (B, M)
+
+
+def _joined(parts: Sequence[Tokens]) -> Tokens:
+    """Put tokens (B, M, D) side by side."""
+    return Tokens(torch.cat([p.values for p in parts], 1), torch.cat([p.mask for p in parts], 1))  # (B, M, D), (B, M)
 
 
 FUSIONS: Mapping[str, type[Fuse]] = MappingProxyType(

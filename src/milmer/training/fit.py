@@ -320,7 +320,7 @@ def fit_scales(model: Milmer, config: Config, bags: Bags, rows: NDArray[np.int64
     """Fit the EEG scales of a network on (some of) the rows `rows`."""
     rng = np.random.default_rng([config.training.seed, 3])
     some = np.sort(rng.permutation(rows)[:512])  # enough for a robust scale
-    model.fit_eeg([bags.__getitems__([(0, int(i)) for i in some])])
+    model.fit_scales([bags.__getitems__([(0, int(i)) for i in some])])
 
 
 def model_record(config: Config, bags: Bags) -> dict[str, Any]:
