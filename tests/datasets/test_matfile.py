@@ -8,8 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.io import loadmat, savemat
 
-from milmer.datasets.matfile import mat_variables, read_mat
+from milmer.datasets.matfile import Left, mat_variables, read_mat
 from milmer.errors import UserError
 
 from .mat_fixture import cell, write_mat
@@ -113,3 +114,39 @@ def test_references_in_a_circle_and_links_to_other_files_are_refused(tmp_path: P
         read_mat(tmp_path / "circle.mat")
     with pytest.raises(UserError, match="link to another file"):
         read_mat(tmp_path / "link.mat")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_not_wanted_is_left(tmp_path: Path, version: str) -> None:
+    big = [np.random.default_rng(k).normal(size=(600, 2)) for k in range(6)]
+    subjects = cell(*({"EEG": {"stimuli": cell(*big[k : k + 3], column=True)}, "n": big[k][:2]} for k in (0, 3)))
+    path = write_mat(tmp_path / "part.mat", {"S": {"Data": subjects, "rate": np.array([[128.0]])}}, version)
+    read = read_mat(path, wanted=lambda place: place[:3] == ("S", "Data", 1) and place[-1] != 2)["S"]
+    assert read["rate"] == 128
+    first, second = (read["Data"][0, k] for k in range(2))
+    assert [type(x) for x in first["EEG"]["stimuli"].flat] == [Left] * 3
+    assert first["EEG"]["stimuli"][1, 0].shape == (600, 2)
+    assert np.array_equal(first["n"], big[0][:2])  # small: always read
+    assert np.array_equal(second["EEG"]["stimuli"][1, 0], big[4])
+    assert isinstance(second["EEG"]["stimuli"][2, 0], Left)
+
+
+def test_scipy_reads_the_same(tmp_path: Path) -> None:
+    """Against an independent reader, with and without compression."""
+    rng = np.random.default_rng(5)
+    wanted = {
+        "f": rng.normal(size=(3, 4, 2)),
+        "i": rng.integers(-9, 9, (5, 2)).astype(np.int16),
+        "z": rng.normal(size=(2, 2)) + 1j * rng.normal(size=(2, 2)),
+        "t": np.array(["ab", "cd"]),
+        "u": "Grüße",
+    }
+    for compressed in (True, False):
+        path = tmp_path / f"{compressed}.mat"
+        savemat(path, wanted, do_compression=compressed)
+        read, reference = read_mat(path), loadmat(path)
+        for name in "fiz":
+            assert np.array_equal(read[name], reference[name])
+            assert read[name].dtype == wanted[name].dtype
+        assert list(read["t"].flat) == ["ab", "cd"]
+        assert read["u"] == "Grüße"

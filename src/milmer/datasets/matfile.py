@@ -20,20 +20,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from milmer.datasets import mat5
+from milmer.datasets.mat_values import DEEPEST, SMALL, Left, Place, Wanted, cell, struct, text
 from milmer.errors import UserError, nearest
 
-_DEEPEST = 32  # structs in cells in structs ...: more than any study has, and a bound where references run in a circle
+__all__ = ["Left", "Place", "Wanted", "mat_variables", "read_mat"]
 
 
-def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, Any]:
+def read_mat(path: Path, names: Collection[str] | None = None, wanted: Wanted | None = None) -> dict[str, Any]:
     """Read the variables of a Matlab file.
 
     Parameters
     ----------
     path : Path
-        Version 5 (or 4) or 7.3.
+        Version 5 or 7.3.
     names : collection of str, optional
         The variables wanted, the others are not read; by default all.
+    wanted : callable, optional
+        Called with the place of each array of more than 1000 numbers (``("DREAMER", "Data", 3, "EEG", "stimuli", 5)``:
+        fields by name, cells by number from 0); where it returns False the array is not kept and a `Left` with its
+        shape stands for it. So a part of a file needs no memory for the whole of it.
 
     Returns
     -------
@@ -46,10 +52,7 @@ def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, Any]
         If it is no Matlab file, is damaged, or lacks one of `names`.
     """
     with _reading(path):
-        if _is_hdf5(path):
-            found, content = _read_hdf5(path, names)
-        else:
-            found, content = _read_v5(path, names)
+        found, content = _read_hdf5(path, names, wanted) if _is_hdf5(path) else mat5.read(path, names, wanted)
     for name in names or ():
         if name not in content:
             raise UserError(
@@ -65,7 +68,7 @@ def mat_variables(path: Path) -> dict[str, tuple[int, ...]]:
     Returns
     -------
     dict
-        Name -> Matlab's shape, in the file's order (version 5) or by name (7.3). Text of version 5 is counted in rows.
+        Name -> Matlab's shape, in the file's order (version 5) or by name (7.3).
 
     Raises
     ------
@@ -74,9 +77,7 @@ def mat_variables(path: Path) -> dict[str, tuple[int, ...]]:
     """
     with _reading(path):
         if not _is_hdf5(path):
-            from scipy.io import whosmat
-
-            return {str(name): tuple(int(n) for n in shape) for name, shape, _ in whosmat(path)}
+            return {v.name: v.shape for v in mat5.variables(path) if v.name}
         import h5py
 
         with h5py.File(path, "r") as file:
@@ -103,40 +104,13 @@ def _is_hdf5(path: Path) -> bool:
     return bool(h5py.is_hdf5(path))
 
 
-def _read_v5(path: Path, names: Collection[str] | None) -> tuple[list[str], dict[str, Any]]:
-    from scipy.io import loadmat
-
-    # Some published files (AMIGOS) have compressed parts longer than they should be, with good values: scipy's check of
-    # that is off. mat_dtype: doubles that Matlab stored as small integers come back as doubles, as 7.3 has them.
-    options = {"mat_dtype": True, "verify_compressed_data_integrity": False}
-    content = loadmat(path, variable_names=None if names is None else list(names), **options)
-    read = {str(k): _from_v5(v) for k, v in content.items() if not k.startswith("__")}
-    complete = names is None or set(names) <= set(read)
-    return list(read) if complete else list(mat_variables(path)), read
-
-
-def _from_v5(value: Any) -> Any:
-    from scipy.io.matlab import MatlabFunction, MatlabOpaque
-
-    if not isinstance(value, np.ndarray) or isinstance(value, MatlabFunction | MatlabOpaque):
-        return None  # sparse arrays, functions, objects
-    if value.dtype.names is not None:
-        fields = value.dtype.names
-        return _struct([{name: _from_v5(item[name]) for name in fields} for item in value.flat], value.shape)
-    if value.dtype == object:
-        return _cell([_from_v5(item) for item in value.flat], value.shape)
-    if value.dtype.kind in "US":
-        return _text([str(row) for row in value.flat])
-    return value
-
-
-def _read_hdf5(path: Path, names: Collection[str] | None) -> tuple[list[str], dict[str, Any]]:
+def _read_hdf5(path: Path, names: Collection[str] | None, wanted: Wanted | None) -> tuple[list[str], dict[str, Any]]:
     import h5py
 
     with h5py.File(path, "r") as file:
         found = _visible(file)
-        wanted = [n for n in found if names is None or n in names]
-        return found, {n: _from_hdf5(file, _member(file, n), 0) for n in wanted}
+        chosen = [n for n in found if names is None or n in names]
+        return found, {n: _from_hdf5(file, _member(file, n), (n,), wanted) for n in chosen}
 
 
 def _visible(group: Any) -> list[str]:
@@ -180,58 +154,50 @@ def _shape(item: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in item.shape[::-1])
 
 
-def _from_hdf5(file: Any, item: Any, depth: int) -> Any:
+def _from_hdf5(file: Any, item: Any, place: Place, wanted: Wanted | None) -> Any:
     import h5py
 
-    if depth > _DEEPEST:
-        raise ValueError(f"nested more than {_DEEPEST} deep")
+    if len(place) > DEEPEST:
+        raise ValueError(f"nested more than {DEEPEST} deep")
     kind = _class(item)
+    shape = _shape(item)
     if isinstance(item, h5py.Group):
         if "MATLAB_sparse" in item.attrs or kind not in ("struct", ""):
             return None
         fields = [str(name) for name in item]
         if not _is_struct_array(item):
-            return {name: _from_hdf5(file, _member(item, name), depth + 1) for name in fields}
-        columns = {name: _followed(file, _member(item, name), depth + 1) for name in fields}
-        shape = _shape(item)
+            return {name: _from_hdf5(file, _member(item, name), (*place, name), wanted) for name in fields}
+        columns = {name: _references(_member(item, name)) for name in fields}
         count = int(np.prod(shape))
-        return _struct([{name: columns[name][k] for name in fields} for k in range(count)], shape)
-    shape = _shape(item)
+        items = [
+            {name: _followed(file, columns[name][k], (*place, k, name), wanted) for name in fields}
+            for k in range(count)
+        ]
+        return struct(items, shape)
     if item.attrs.get("MATLAB_empty", 0):
         if kind == "char":
             return ""
         return np.zeros(shape, object if kind == "cell" else bool if kind == "logical" else float)
     if _is_references(item):
-        return _cell(_followed(file, item, depth + 1), shape)
+        found = [_followed(file, r, (*place, k), wanted) for k, r in enumerate(_references(item))]
+        return cell(found, shape)
     if kind in ("function_handle", "FileWrapper__") or "MATLAB_object_decode" in item.attrs:
         return None
+    if kind != "char" and int(np.prod(shape)) > SMALL and wanted is not None and not wanted(place):
+        return Left(shape)
     values: NDArray[Any] = np.asarray(item[()]).T  # HDF5 has the axes in the other order
     if kind == "char":
         rows = values if values.ndim > 1 else values[None]  # (rows, letters)
-        return _text(["".join(map(chr, row)) for row in rows.astype(np.int64)])
+        return text(["".join(map(chr, row)) for row in rows.astype(np.int64)])
     if values.dtype.names is not None and set(values.dtype.names) == {"real", "imag"}:
         return values["real"] + 1j * values["imag"]
     return values.astype(bool) if kind == "logical" else values
 
 
-def _followed(file: Any, item: Any, depth: int) -> list[Any]:
-    """What the references of a dataset point to, in the order of the rows of Matlab's array."""
-    references = np.asarray(item[()]).T
-    return [_from_hdf5(file, file[reference], depth) if reference else None for reference in references.flat]
+def _references(item: Any) -> list[Any]:
+    """References of a dataset, in Matlab's order."""
+    return list(np.asarray(item[()]).ravel())  # HDF5 runs through the last axis first, which is Matlab's first
 
 
-def _struct(items: list[dict[str, Any]], shape: tuple[int, ...]) -> Any:
-    return items[0] if int(np.prod(shape)) == 1 else _cell(items, shape)
-
-
-def _cell(items: list[Any], shape: tuple[int, ...]) -> NDArray[np.object_]:
-    made = np.empty(len(items), dtype=object)
-    for k, item in enumerate(items):  # one by one: numpy would make an array of arrays of one length
-        made[k] = item
-    return made.reshape(shape)
-
-
-def _text(rows: list[str]) -> Any:
-    if len(rows) < 2:
-        return rows[0] if rows else ""
-    return _cell(list(rows), (len(rows), 1))
+def _followed(file: Any, reference: Any, place: Place, wanted: Wanted | None) -> Any:
+    return _from_hdf5(file, file[reference], place, wanted) if reference else None
