@@ -152,9 +152,15 @@ def inspect(
     target: Target = None,
     threshold: Threshold = None,
     window: Window = None,
+    html: Annotated[bool, typer.Option("--html", help="Write STORE/quality.html: every recording to look at.")] = False,
+    show_faces: Annotated[
+        bool, typer.Option("--show-faces", help="Show faces on the page as they are (personal data), not blurred.")
+    ] = False,
 ) -> None:
     """What is in a store, what is missing, what its labels are confounded with; checks every file."""
     arguments = locals()
+    if show_faces and not html:
+        raise UserError("--show-faces is about the page: give --html too")
     from milmer.inspection import inspect_store
     from milmer.store import Store
 
@@ -171,7 +177,14 @@ def inspect(
             if target is None and "rating_valence" not in opened.trials and opened.trials["label"].astype(bool).any():
                 arguments["target"] = "label"
             data = resolve(arguments).data
-            console.show_inspection(inspect_store(opened, data), store)
+            found = inspect_store(opened, data)
+            console.show_inspection(found, store)
+            if html:
+                from milmer.reports.quality import write_quality
+
+                with console.progress_bar("page") as progress:
+                    page = write_quality(opened, found, data, show_faces=show_faces, progress=progress)
+                console.say(f"{page}: open it in a browser")
     except DamagedStore as error:
         faults = [str(error)]
     for fault in faults:
