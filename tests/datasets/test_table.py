@@ -116,7 +116,7 @@ def test_other_channels_are_reported_and_used(folder: Path) -> None:
     assert trial.eog().names == ("HEOG",)
     assert np.allclose(trial.eog().samples, whole[[3], :700], rtol=0, atol=1e-15)
     assert trial.eog().samples.shape[1] == read(trial).samples.shape[1]
-    assert np.allclose(trial.peripheral["ECG"]().samples, whole[[5], :700], rtol=0, atol=1e-15)
+    assert np.allclose(trial.peripheral["ecg"]().samples, whole[[5], :700], rtol=0, atol=1e-15)
 
 
 def test_kinds_of_the_format_count_too(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_kinds_of_the_format_count_too(tmp_path: Path) -> None:
     assert np.allclose(read(trial).samples[2, 0], 6e-5)  # C4 stays C4 where a channel before it is left out
     assert trial.eog is not None
     assert trial.eog().names == ("EXG1",)
-    assert trial.peripheral["ECG"]().names == ("ECG",)
+    assert trial.peripheral["ecg"]().names == ("ecg",)
     first, second = read(trial).warnings
     assert "'C3' of kind misc" in first
     assert "marked as bad in the file: Pz" in second
@@ -359,7 +359,7 @@ def test_eegmat_through_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (line,) = signal.warnings
         assert "'EEG A2-A1' between two references" in line
         assert "'ECG ECG' heart" in line
-        assert set(trial.peripheral) == {"ECG"}
+        assert set(trial.peripheral) == {"ecg"}
         assert signal.pad_after == 1.0
     assert [read(t).pad_before for t in recording.trials] == [3.0, 1.0]
     whole = _example().rows(some, out, whole=True)

@@ -194,8 +194,10 @@ def test_trials_that_do_not_fit_together_are_refused(make_head) -> None:
     head = make_head(trials=2, seconds=5.0)
     with pytest.raises(UserError, match="EEG of trial 2"):
         prepare_eeg([head.eeg[0], replace(head.eeg[1], rate=256.0)], NO_ICA)
-    with pytest.raises(UserError, match="EOG of trial 1"):
+    with pytest.raises(UserError, match="EOG: found 1 trials, expected 2"):
         prepare_eeg(head.eeg, NO_ICA, eog=head.eog[:1])
+    with pytest.raises(UserError, match="EOG of trial 2: found 3 samples"):
+        prepare_eeg(head.eeg, NO_ICA, eog=[head.eog[0], replace(head.eog[1], samples=head.eog[1].samples[:, :3])])
     with pytest.raises(UserError, match="no trial with EEG"):
         prepare_eeg([], NO_ICA)
 

@@ -10,7 +10,8 @@ from milmer.config import EEGPreparation
 from milmer.errors import UserError
 from milmer.signals import ica as module
 from milmer.signals.eeg import prepare_eeg
-from milmer.signals.ica import ICA, LABELS, Material, fit_and_label, iclabel_refusal
+from milmer.signals.ica import ICA, LABELS, Material, fit_and_label
+from milmer.signals.ica_labels import iclabel_refusal
 
 
 def _material(head, **other) -> Material:
@@ -31,7 +32,7 @@ def test_the_operator_does_what_mne_does(make_head, method: str) -> None:
     labels = tuple("eye blink" if i in (0, 4, 7) else "brain" for i in range(n_comp))
     ica = ICA(mixing, unmixing, labels, np.zeros(n_comp), method, "none", "")
     x = material.chunks.transpose(1, 0, 2).reshape(32, -1)
-    raw = mne.io.RawArray(x.copy(), module._info(material), verbose="ERROR")
+    raw = mne.io.RawArray(x.copy(), module.montage_info(material), verbose="ERROR")
     theirs = fitted.apply(raw, exclude=[0, 4, 7], verbose="ERROR").get_data()
     ours = ica.operator({"eye blink"}) @ x
     ours -= ours.mean(axis=1, keepdims=True)

@@ -84,6 +84,7 @@ class Trial:
     duration: float | None = None
     eeg: LazySignal | None = None
     eog: LazySignal | None = None  # same length and rate as `eeg`, for artifact detection only
+    ecg: LazySignal | None = None  # likewise; a body signal too, where it is in `peripheral`
     peripheral: Mapping[str, LazySignal] = field(default_factory=dict)  # by `body_kind` and what tells two apart
     video: Path | None = None
     video_start: float = 0.0

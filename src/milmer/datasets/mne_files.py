@@ -39,7 +39,7 @@ class Header:
     eog : mapping of str to int
         Name as in the file -> index of the eye channels.
     peripheral : mapping of str to int
-        ``ECG``, ``ECG2``, ... -> index of the heart channels.
+        ``ecg``, ``ecg-2``, ... -> index of the heart channels.
     warnings : tuple of str
         Channels left out, and why.
     """
@@ -119,7 +119,7 @@ def read_header(path: Path, where: str = "") -> Header:
     reasons.pop("", None)
     reasons |= {n: f"of kind {k}" for n, k in zip(names, kinds, strict=True) if k in ("stim", "misc")}
     reasons |= {names[i]: "eye (EOG): used to find blinks" for i in eog}
-    reasons |= {names[i]: "heart (ECG): kept as a peripheral signal" for i in ecg}
+    reasons |= {names[i]: "heart (ECG): kept as a peripheral signal and used to find heart beats in the EEG" for i in ecg}
     lines = []
     if reasons:
         lines.append(f"{path.name}: not EEG: " + "; ".join(f"'{n}' {why}" for n, why in reasons.items()))
@@ -131,7 +131,7 @@ def read_header(path: Path, where: str = "") -> Header:
         samples=int(raw.n_times),
         clean=cleaned,
         eog={names[i]: i for i in eog},
-        peripheral={"ECG" if k == 0 else f"ECG{k + 1}": i for k, i in enumerate(ecg)},
+        peripheral={"ecg" if k == 0 else f"ecg-{k + 1}": i for k, i in enumerate(ecg)},
         warnings=tuple(lines),
     )
 

@@ -133,6 +133,7 @@ class TableStudy:
     ) -> Trial:
         eeg: LazySignal | None = None
         eyes: LazySignal | None = None
+        heart: LazySignal | None = None
         peripheral: dict[str, LazySignal] = {}
         duration = row.duration
         if header is not None:
@@ -151,6 +152,8 @@ class TableStudy:
             )
             if eog:
                 eyes = Span(self._opened, header.path, tuple(header.eog[n] for n in eog), eog, first, last)
+            if "ecg" in header.peripheral:
+                heart = Span(self._opened, header.path, (header.peripheral["ecg"],), ("ecg",), first, last)
             for name, channel in header.peripheral.items():
                 peripheral[name] = Span(self._opened, header.path, (channel,), (name,), first, last)
         return Trial(
@@ -167,6 +170,7 @@ class TableStudy:
             duration=duration,
             eeg=eeg,
             eog=eyes,
+            ecg=heart,
             peripheral=peripheral,
             video=row.video,
             video_start=row.video_start,

@@ -290,7 +290,7 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
     from milmer.faces.video import probe
 
     duration = 0.0
-    signal = eog = None
+    signal = eog = ecg = None
     notes: tuple[str, ...] = ()
     if eeg is not None:
         header = read_header(eeg)
@@ -299,6 +299,8 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
         signal = Span(opened, eeg, tuple(clean.kept), tuple(clean.names), 0, header.samples, judged=True)
         if header.eog:
             eog = Span(opened, eeg, tuple(header.eog.values()), tuple(header.eog), 0, header.samples)
+        if "ecg" in header.peripheral:
+            ecg = Span(opened, eeg, (header.peripheral["ecg"],), ("ecg",), 0, header.samples)
         duration, notes = header.samples / header.rate, header.warnings
     if video is not None:
         duration = max(duration, probe(video).duration - video_start)
@@ -311,6 +313,7 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
         duration=duration,
         eeg=signal,
         eog=eog,
+        ecg=ecg,
         video=video,
         video_start=video_start,
     )

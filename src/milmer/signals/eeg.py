@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milmer.config import EEGPreparation
-from milmer.datasets.base import Signal
+from milmer.datasets.base import LazySignal, Signal
 from milmer.errors import UserError
 from milmer.signals.bad import noisy_channels, repair_matrix
 from milmer.signals.channels import clean_names
-from milmer.signals.filters import LONGEST_GAP, bandpass, fill_gaps, fitting_band, lowpass_edge, notch, resample
-from milmer.signals.ica import ICA, MOST_SAMPLES, Material, fit_and_label, iclabel_refusal
+from milmer.signals.ica import ICA, Material, fit_and_label
+from milmer.signals.ica_labels import iclabel_refusal
+from milmer.signals.material import (
+    Plan,
+    Stretches,
+    broken_channels,
+    check_guide,
+    check_trial,
+    enough_samples,
+    filtered,
+    length_at,
+    plan_filters,
+    read,
+    stacked,
+    trial_part,
+)
 
 Array = NDArray[np.float64]
+Signals = Sequence[Signal] | Sequence[LazySignal]
 
-MATERIAL_RATE = 256.0  # Hz, most that components are looked at
-CHUNK = 5.0  # seconds of a trial taken at a time
 LOUDEST, QUIETEST = 1e-3, 1e-8  # volts: median magnitudes that no scalp EEG has
 BAD_TRIALS = 0.1  # a channel bad in more of the trials is bad everywhere
-FLATTEST = 1e-4  # of the median channel's spread
-BLOCK = 8  # channels filtered at a time
 NEVER = "is missing or flat"
 
 
@@ -48,7 +59,9 @@ class PreparedEEG:
     unusable : list of int
         Indexes of trials without usable EEG: their signal is zero.
     ica : ICA or None
-        The components, in the space of `trials`.
+        The components of the recording, in the space of `trials`.
+    ica_of : dict of int to ICA
+        With ``ica_scope: trial``: index of a trial -> its own components, and `ica` is None.
     notes : list of str
         What was done or odd, one line each.
     """
@@ -62,25 +75,27 @@ class PreparedEEG:
     notes: list[str]
     masked: list[str] = field(default_factory=list)
     unusable: list[int] = field(default_factory=list)
+    ica_of: dict[int, ICA] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What is the same for every trial of the recording."""
+class _Filtered:
+    """All trials after the one pass over the recording."""
 
-    rate: float
-    band: tuple[float | None, float | None]  # of the stored signal
-    look_band: tuple[float | None, float | None]  # of what components and bad channels are looked for in
-    look_rate: float
-    line_freq: float | None
-    highest: float  # harmonics of the mains above it are filtered away anyway
+    trials: list[NDArray[np.float32]]  # (C, S) each, in the stored band, not repaired
+    broken: NDArray[np.bool_]  # (trials, C)
+    missing: NDArray[np.int64]  # (trials, C) samples bridged
+    unusable: list[int]
+    whole: Stretches
+    of_trial: dict[int, Stretches]  # with a decomposition per trial
 
 
 def prepare_eeg(
-    signals: Sequence[Signal],
+    signals: Signals,
     settings: EEGPreparation,
     *,
-    eog: Sequence[Signal] | None = None,
+    eog: Signals | None = None,
+    ecg: Signals | None = None,
     iclabel_off: str = "",
     seed: int = 0,
 ) -> PreparedEEG:
@@ -89,16 +104,16 @@ def prepare_eeg(
     Gaps are bridged; mains hum is notched; bad channels are found; a copy high-passed at 1 Hz is repaired,
     average-referenced and decomposed; the components are labelled; the stored signal is band-passed, resampled,
     repaired and average-referenced. Every filter stays within one trial and its padding; only the instantaneous ICA
-    sees several trials.
+    sees several trials. Each trial is read once, in order, and only its filtered form is kept.
 
     Parameters
     ----------
-    signals : sequence of Signal
+    signals : sequence of Signal, or of functions that read one
         One a trial, in volts, of one recording: equal names (cleaned) and rate.
     settings : EEGPreparation
         Band, rate, mains frequency, ICA.
-    eog : sequence of Signal, optional
-        One a trial, as long as the EEG, for finding blinks.
+    eog, ecg : like `signals`, optional
+        One a trial, sample by sample beside the EEG, for finding eye and heart components.
     iclabel_off : str
         Why ICLabel does not apply, such as a dataset that is already band-limited and cleaned; such a signal is not
         notched again. Empty for raw recordings.
@@ -114,32 +129,36 @@ def prepare_eeg(
     UserError
         If the trials do not fit together, or ICLabel is asked for outside its range.
     """
-    _check(signals, eog)
-    first = signals[0]
+    if not signals:
+        raise UserError("EEG: found no trial with EEG in this recording, expected at least one")
+    guides = {kind: g for kind, g in (("eog", eog), ("ecg", ecg)) if g is not None}
+    for kind, given in guides.items():
+        if len(given) != len(signals):
+            raise UserError(f"{kind.upper()}: found {len(given)} trials, expected {len(signals)} as of the EEG")
+    first = read(signals[0])
     names, n_channels = first.names, len(first.names)
     positions = _positions(names)
-    notes: list[str] = []
-    placed = bool(np.isfinite(positions).all())
-    refusal = iclabel_refusal(first.rate, n_channels, placed, iclabel_off)
+    refusal = iclabel_refusal(first.rate, n_channels, bool(np.isfinite(positions).all()), iclabel_off)
     if settings.ica != "none" and settings.ica_labels == "iclabel" and refusal:
         raise UserError(
             f"preparation.eeg.ica_labels: found iclabel, which is out of its range here: {refusal}; use auto or eog"
         )
     uses_iclabel = settings.ica != "none" and settings.ica_labels in ("auto", "iclabel") and not refusal
-    plan = _plan(first, settings, iclabel_off, uses_iclabel, notes)
-
-    broken = np.stack([_broken(s) for s in signals])  # (trials, C)
-    unusable = [int(t) for t in np.flatnonzero(broken.mean(axis=1) > 0.5)]
-    usable = [t for t in range(len(signals)) if t not in unusable]
+    plan, notes = plan_filters(first.rate, settings, iclabel_off, uses_iclabel)
+    guide_names = {kind: read(given[0]).names for kind, given in guides.items()}
+    alone = settings.ica != "none" and settings.ica_scope == "trial"
+    made = _pass(first, signals, guides, plan, alone)
+    del first
+    n_trials, broken = len(made.trials), made.broken
+    usable = [t for t in range(n_trials) if t not in made.unusable]
     notes += [
-        f"trial {t + 1} of {len(signals)}: more than half of the channels missing or flat, not used" for t in unusable
+        f"trial {t + 1} of {n_trials}: more than half of the channels missing or flat, not used" for t in made.unusable
     ]
-    empty = [np.zeros((n_channels, _length(s, settings.rate)), dtype=np.float32) for s in signals]
     if not usable:
         notes.append("no trial has usable EEG")
-        return PreparedEEG(empty, names, positions, settings.rate, [], None, notes, [], unusable)
+        return PreparedEEG(made.trials, names, positions, settings.rate, [], None, notes, [], made.unusable)
 
-    chunks, eog_chunks = _material(signals, eog, usable, plan)
+    chunks = stacked([s.eeg for s in made.whole.equal()])  # (E, C, L)
     bad = {int(c): NEVER for c in np.flatnonzero(broken[usable].mean(axis=0) > BAD_TRIALS)}
     if settings.bad_channels:
         bad |= noisy_channels(chunks, plan.look_rate, np.isin(np.arange(n_channels), list(bad)))
@@ -149,66 +168,102 @@ def prepare_eeg(
         notes.append(f"channel {names[c]} {why}: {'masked' if c in masked else 'interpolated from its neighbours'}")
     if not reference:
         notes.append(f"no average reference: only {n_channels - len(bad)} usable channels")
-    notes += _bridged([signals[t] for t in usable], [c for c in range(n_channels) if c not in bad])
     good = [c for c in range(n_channels) if c not in bad]
+    notes += _bridged(made.missing[usable].sum(axis=0), names, good)
     _check_magnitude(chunks[:, good], notes)
 
-    ica = None
-    if settings.ica != "none":
-        present = tuple(c for c in range(n_channels) if c not in masked)
-        material = Material(
-            matrix @ chunks,
+    def material(found: Stretches, repair: Array, lost: list[int], n_bad: int) -> Material:
+        own = found.equal()
+        present = tuple(c for c in range(n_channels) if c not in lost)
+        beside = {kind: stacked([s.guides[kind] for s in own]) for kind in guides}  # (E, G, L) each
+        return Material(
+            repair @ stacked([s.eeg for s in own]),
             plan.look_rate,
             names,
             present,
-            len(bad) - len(masked),
-            eog_chunks,
-            eog[0].names if eog is not None else (),
+            n_bad - len(lost),
+            beside.get("eog"),
+            guide_names.get("eog", ()),
+            beside.get("ecg"),
         )
-        ica, said = fit_and_label(material, settings, refusal, seed)
+
+    ica = None
+    if settings.ica != "none" and not alone:
+        ica, said = fit_and_label(material(made.whole, matrix, masked, len(bad)), settings, refusal, seed)
         notes += said
 
-    trials = empty
+    ica_of: dict[int, ICA] = {}
+    told: dict[str, list[int]] = {}
     for t in usable:
         own = set(np.flatnonzero(broken[t]).tolist()) - set(bad)
-        repair = matrix
+        repair, lost = matrix, masked
         if own:
             repair, lost = _repair(names, positions, set(bad) | own, reference, settings.bad_channels)
             what = "masked" if own & set(lost) else "interpolated"
-            notes.append(f"trial {t + 1} of {len(signals)}: {', '.join(names[c] for c in sorted(own))} {NEVER}: {what}")
-        x = _filtered(signals[t], plan, plan.band, settings.rate)  # (C, S')
-        trials[t] = (repair @ x).astype(np.float32)  # (C, S')
-    listed, hidden = [names[c] for c in sorted(bad)], [names[c] for c in masked]
-    return PreparedEEG(trials, names, positions, settings.rate, listed, ica, notes, hidden, unusable)
-
-
-def _bridged(signals: Sequence[Signal], channels: Sequence[int]) -> list[str]:
-    """Say which channels had missing samples that were bridged."""
-    names: list[str] = []
-    count = 0
-    for c in channels:
-        missing = sum(int(np.isnan(s.samples[c]).sum()) for s in signals)
-        if missing:
-            names.append(signals[0].names[c])
-            count += missing
-    if not names:
-        return []
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return [f"missing samples bridged in {shown}: {count} in all"]
-
-
-def _check(signals: Sequence[Signal], eog: Sequence[Signal] | None) -> None:
-    if not signals:
-        raise UserError("EEG: found no trial with EEG in this recording, expected at least one")
-    first = signals[0]
-    for t, s in enumerate(signals):
-        if s.names != first.names or s.rate != first.rate:
-            raise UserError(
-                f"EEG of trial {t + 1}: found {len(s.names)} channels at {s.rate:g} Hz, expected the same channels and "
-                f"rate as in trial 1 ({len(first.names)} at {first.rate:g} Hz); make it a recording of its own"
+            notes.append(f"trial {t + 1} of {n_trials}: {', '.join(names[c] for c in sorted(own))} {NEVER}: {what}")
+        made.trials[t] = (repair @ made.trials[t]).astype(np.float32)  # (C, S')
+        if alone:
+            found, said = fit_and_label(
+                material(made.of_trial.pop(t), repair, lost, len(bad) + len(own)), settings, refusal, seed
             )
-        if eog is not None and (len(eog) != len(signals) or eog[t].samples.shape[1] != s.samples.shape[1]):
-            raise UserError(f"EOG of trial {t + 1}: found another length than its EEG's, expected the same samples")
+            if found is not None:
+                ica_of[t] = found
+            for line in said:
+                told.setdefault(line, []).append(t)
+    notes += [_of_trials(line, which, len(usable)) for line, which in told.items()]
+    listed, hidden = [names[c] for c in sorted(bad)], [names[c] for c in masked]
+    return PreparedEEG(made.trials, names, positions, settings.rate, listed, ica, notes, hidden, made.unusable, ica_of)
+
+
+def _pass(first: Signal, signals: Signals, guides: Mapping[str, Signals], plan: Plan, alone: bool) -> _Filtered:
+    """Read every trial once: look for broken channels, filter, keep the stored form and some stretches."""
+    n_channels = len(first.names)
+    most = enough_samples(n_channels)
+    same = (first.names, first.rate)
+    whole, of_trial = Stretches(plan.look_rate, most), {}
+    trials: list[NDArray[np.float32]] = []
+    broken = np.zeros((len(signals), n_channels), dtype=np.bool_)  # (trials, C)
+    missing = np.zeros((len(signals), n_channels), dtype=np.int64)  # (trials, C)
+    unusable: list[int] = []
+    for t in range(len(signals)):
+        signal = first if t == 0 else read(signals[t])
+        check_trial(t, signal, same)
+        beside = {kind: read(given[t]) for kind, given in guides.items()}
+        for kind, guide in beside.items():
+            check_guide(kind, t, guide, signal)
+        broken[t] = broken_channels(signal)
+        if broken[t].mean() > 0.5:
+            unusable.append(t)
+            trials.append(np.zeros((n_channels, length_at(signal, plan.new_rate)), dtype=np.float32))
+            continue
+        missing[t] = (~np.isfinite(trial_part(signal))).sum(axis=1)  # (C,)
+        stored, look = filtered(signal, plan, [(plan.band, plan.new_rate), (plan.look_band, plan.look_rate)])
+        look_guides = {
+            kind: filtered(g, plan, [(plan.look_band, plan.look_rate)])[0] for kind, g in beside.items()
+        }  # each (G, S)
+        trials.append(stored)
+        whole.add(t, look, look_guides)
+        if alone:
+            of_trial[t] = Stretches(plan.look_rate, most)
+            of_trial[t].add(t, look, look_guides)
+    return _Filtered(trials, broken, missing, unusable, whole, of_trial)
+
+
+def _of_trials(line: str, which: list[int], n_usable: int) -> str:
+    """Say a line once for all trials that it holds for."""
+    if len(which) == n_usable:
+        return f"every trial: {line}"
+    shown = ", ".join(str(t + 1) for t in which[:8]) + (f" and {len(which) - 8} more" if len(which) > 8 else "")
+    return f"trial {shown}: {line}"
+
+
+def _bridged(missing: NDArray[np.int64], names: Sequence[str], channels: Sequence[int]) -> list[str]:
+    """Say which channels had missing samples that were bridged."""
+    found = [c for c in channels if missing[c]]
+    if not found:
+        return []
+    shown = ", ".join(names[c] for c in found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
+    return [f"missing samples bridged in {shown}: {int(missing[found].sum())} in all"]
 
 
 def _positions(names: tuple[str, ...]) -> Array:
@@ -216,91 +271,6 @@ def _positions(names: tuple[str, ...]) -> Array:
     positions = np.full((len(names), 3), np.nan)  # (C, 3)
     positions[list(found.kept)] = found.positions
     return positions
-
-
-def _plan(first: Signal, settings: EEGPreparation, iclabel_off: str, uses_iclabel: bool, notes: list[str]) -> _Plan:
-    low, high = fitting_band(settings.band, first.rate)
-    if high is None:
-        notes.append(
-            f"band: the upper edge of {settings.band[1]:g} Hz does not fit below half of the recording's "
-            f"{first.rate:g} Hz, so there is no low-pass"
-        )
-    if settings.band[1] > 0.42 * settings.rate:  # where the resampling filter starts to fall
-        notes.append(f"band: stored at {settings.rate:g} Hz, so nothing above {0.42 * settings.rate:g} Hz is whole")
-    look_rate = min(first.rate, MATERIAL_RATE)
-    look_band = fitting_band((1.0, 100.0 if uses_iclabel else settings.band[1]), first.rate)
-    highest = lowpass_edge(100.0 if uses_iclabel else high, first.rate)
-    line_freq = settings.line_freq
-    if line_freq is not None and iclabel_off:
-        notes.append(f"no notch at {line_freq:g} Hz: the recording comes already filtered")
-        line_freq = None
-    if line_freq is not None and line_freq > highest:
-        line_freq = None  # the low-pass takes it out
-    return _Plan(first.rate, (low, high), look_band, look_rate, line_freq, highest)
-
-
-def _length(signal: Signal, rate: float) -> int:
-    before, after = _pads(signal)
-    seconds: float = max(signal.samples.shape[1] - before - after, 0) / signal.rate
-    return round(seconds * rate)
-
-
-def _pads(signal: Signal) -> tuple[int, int]:
-    return round(signal.pad_before * signal.rate), round(signal.pad_after * signal.rate)
-
-
-def _trial(signal: Signal) -> NDArray[np.floating]:
-    before, after = _pads(signal)
-    return signal.samples[:, before : max(signal.samples.shape[1] - after, before)]  # (C, S)
-
-
-def _broken(signal: Signal) -> NDArray[np.bool_]:
-    """Which channels of this trial are flat or miss more than half a second: shape (C,)."""
-    x = _trial(signal)  # (C, S)
-    gaps, spread = np.zeros(len(x)), np.zeros(len(x))  # (C,), (C,)
-    for c in range(len(x)):
-        one, longest = fill_gaps(x[c : c + 1], signal.rate)  # (1, S), (1,)
-        gaps[c], spread[c] = longest[0], np.std(one) if np.ptp(one) else 0.0
-    return np.asarray((gaps > LONGEST_GAP) | (spread <= FLATTEST * np.median(spread)))  # (C,)
-
-
-def _filtered(signal: Signal, plan: _Plan, band: tuple[float | None, float | None], rate: float) -> Array:
-    """Bridge gaps, notch, filter and resample one trial and drop its padding: shape (C, S').
-
-    A few channels at a time: a trial may be an hour at 1 kHz.
-    """
-    before, after = _pads(signal)
-    out = []
-    for c in range(0, len(signal.samples), BLOCK):
-        x, _ = fill_gaps(signal.samples[c : c + BLOCK], plan.rate)  # (block, S)
-        x -= np.median(x, axis=1, keepdims=True)  # (block, S): an amplifier's offset would ring in the filters
-        if plan.line_freq is not None:
-            x = notch(x, plan.rate, plan.line_freq, plan.highest)  # (block, S)
-        x = bandpass(x, plan.rate, *band)  # (block, S)
-        out.append(resample(x, plan.rate, rate, before, after))
-    return np.concatenate(out)  # (C, S')
-
-
-def _material(
-    signals: Sequence[Signal], eog: Sequence[Signal] | None, usable: list[int], plan: _Plan
-) -> tuple[Array, Array | None]:
-    """Evenly spread stretches of the usable trials, at most `MOST_SAMPLES`: (E, C, L) and (E, n_eog, L)."""
-    lengths = {t: _length(signals[t], plan.look_rate) for t in usable}
-    size = max(1, min(round(CHUNK * plan.look_rate), int(np.median(list(lengths.values())))))
-    places = [(t, k * size) for t in usable for k in range(lengths[t] // size)]
-    most = max(1, MOST_SAMPLES // size)
-    if len(places) > most:
-        places = [places[i] for i in np.linspace(0, len(places) - 1, most).astype(int)]
-    parts: list[Array] = []
-    eog_parts: list[Array] = []
-    for t in sorted({t for t, _ in places}):
-        starts = [start for own, start in places if own == t]
-        x = _filtered(signals[t], plan, plan.look_band, plan.look_rate)  # (C, S)
-        parts += [x[:, s : s + size] for s in starts]
-        if eog is not None:
-            x = _filtered(eog[t], plan, plan.look_band, plan.look_rate)  # (n_eog, S)
-            eog_parts += [x[:, s : s + size] for s in starts]
-    return np.stack(parts), np.stack(eog_parts) if eog is not None else None  # (E, C, L), (E, n_eog, L)
 
 
 def _repair(

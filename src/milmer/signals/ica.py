@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import mne
 import numpy as np
@@ -11,20 +11,16 @@ from numpy.typing import NDArray
 
 from milmer.config import EEGPreparation
 from milmer.errors import UserError, nearest
-from milmer.signals.filters import bandpass
+from milmer.signals.ica_labels import labelled
+from milmer.signals.material import enough_samples
 
 Array = NDArray[np.float64]
 
 LABELS = ("brain", "muscle artifact", "eye blink", "heart beat", "line noise", "channel noise", "other")
-ICLABEL_RATE = 200.0  # Hz: ICLabel looks at 1-100 Hz
-ICLABEL_CHANNELS = 16  # fewer electrodes draw a map that ICLabel was not trained on
 FEWEST_CHANNELS = 4
 SAMPLES_A_WEIGHT = 20  # samples for each weight of the unmixing matrix, the field's rule of thumb
-MOST_SAMPLES = 150_000
 SMALLEST_VARIANCE = 1e-6  # of the largest: below it lies only what referencing, cleaning or rounding left behind
-BLINK_BAND = 10.0  # Hz: blinks and eye movements lie below
-FRONTAL = (("Fp1", "Fp2", "Fpz"), ("AF7", "AF8", "AF3", "AF4"))
-FRONTAL_PEAK = 1.5  # without EOG, a blink must be this much larger at the forehead than elsewhere
+MOST_ROUNDS = 300  # of the fit
 
 
 @dataclass(frozen=True)
@@ -40,11 +36,11 @@ class ICA:
     labels : tuple of str, length k
         One of `LABELS` a component.
     scores : ndarray of float64, shape (k,)
-        Probability (ICLabel) or largest absolute correlation (EOG); 0 where nobody looked.
+        Of the label: probability (ICLabel) or correlation (EOG, ECG); 0 where nobody looked.
     method : str
         ``picard``, ``fastica`` or ``infomax``.
     labelled_by : str
-        ``iclabel``, ``eog``, ``iclabel+eog``, ``frontal`` or ``none``.
+        ``iclabel``, ``eog``, ``ecg``, ``frontal``, several joined by ``+``, or ``none``.
     reason : str
         One line: who labelled the components, and why.
     """
@@ -88,7 +84,7 @@ class ICA:
 class Material:
     """What components are fitted and labelled on: stretches within trials, high-passed at 1 Hz.
 
-    `chunks` (E, C, L) in volts, prepared; `eog` (E, n_eog, L) or None; `present` lists the channels that are not
+    `chunks` (E, C, L) in volts, prepared; `eog` and `ecg` (E, G, L) or None; `present` lists the channels that are not
     masked and `n_mended` how many of them were interpolated, so add nothing to the rank.
     """
 
@@ -99,19 +95,7 @@ class Material:
     n_mended: int
     eog: Array | None = None
     eog_names: tuple[str, ...] = ()
-
-
-def iclabel_refusal(rate: float, n_channels: int, placed: bool, off: str) -> str:
-    """Return why ICLabel is out of its range here, or an empty string."""
-    if off:
-        return off
-    if rate < ICLABEL_RATE:
-        return f"ICLabel needs {ICLABEL_RATE:g} Hz or more to see 1-100 Hz, this recording has {rate:g} Hz"
-    if n_channels < ICLABEL_CHANNELS:
-        return f"ICLabel needs {ICLABEL_CHANNELS} channels or more to draw its maps, this recording has {n_channels}"
-    if not placed:
-        return "ICLabel needs the position of every channel"
-    return ""
+    ecg: Array | None = None
 
 
 def fit_and_label(
@@ -146,25 +130,8 @@ def fit_and_label(
     unmixing = np.zeros((n_comp, len(material.names)))  # (k, C)
     mixing[present], unmixing[:, present] = _matrices(fitted)
     plain = ICA(mixing, unmixing, ("other",) * n_comp, np.zeros(n_comp), settings.ica, "none", "")
-    if settings.ica_labels == "none":
-        return replace(plain, reason="components are not labelled (ica_labels: none)"), notes
-    wants_iclabel = settings.ica_labels in ("auto", "iclabel")
-    if wants_iclabel and not refusal and material.chunks.shape[2] < material.rate:
-        refusal = "ICLabel needs stretches of at least 1 s, and these trials are shorter"
-    if wants_iclabel and not refusal:
-        labels, scores = _iclabel(fitted, material)
-        reason = f"ICLabel on {len(present)} channels, 1-100 Hz at {material.rate:g} Hz"
-        plain = replace(plain, labels=labels, scores=scores, labelled_by="iclabel", reason=reason)
-        if settings.ica_labels == "auto" and material.eog is not None:
-            plain = _with_eog(plain, material, settings.eog_threshold, f"{reason}; ")
-        return plain, notes
-    before = f"ICLabel off: {refusal}; " if settings.ica_labels == "auto" else ""
-    ica = _with_eog(plain, material, settings.eog_threshold, before)
-    if ica.labelled_by == "frontal":
-        notes.append("no EOG channel: blinks are found by correlation with the forehead's EEG, which is less certain")
-    elif ica.labelled_by == "none":
-        notes.append("neither EOG nor forehead channels: no component is labelled, so none is taken out")
-    return ica, notes
+    ica, said = labelled(plain, fitted, material, settings, refusal)
+    return ica, notes + said
 
 
 def _count(material: Material) -> tuple[int, list[str]]:
@@ -199,7 +166,8 @@ def _rank(material: Material) -> int:
     return int(np.sum(values > SMALLEST_VARIANCE * values[-1])) if values[-1] > 0 else 0
 
 
-def _info(material: Material, placed: bool = False) -> mne.Info:
+def montage_info(material: Material, placed: bool = False) -> mne.Info:
+    """MNE's description of the channels that are present, with their places for ICLabel's maps."""
     names = [material.names[c] for c in material.present]
     info = mne.create_info(names, material.rate, "eeg", verbose="ERROR")
     with info._unlock():  # MNE and ICLabel warn where the record of filtering is missing; filtering is done
@@ -216,15 +184,15 @@ def _fit(material: Material, n_comp: int, method: str, seed: int) -> mne.preproc
     """Fit on evenly spread samples: the model is instantaneous, so joins between stretches do not matter."""
     x = material.chunks[:, list(material.present)].transpose(1, 0, 2)  # (P, E, L)
     x = x.reshape(len(x), -1)  # (P, E * L)
-    most = int(np.clip(2 * SAMPLES_A_WEIGHT * len(x) ** 2, 40_000, MOST_SAMPLES))
+    most = min(max(2 * SAMPLES_A_WEIGHT * len(x) ** 2, 40_000), enough_samples(len(x)))
     if x.shape[1] > most:
         x = x[:, np.linspace(0, x.shape[1] - 1, most).astype(int)]  # (P, most)
     params = {"picard": {"ortho": False, "extended": True}, "infomax": {"extended": True}}.get(method)
     ica = mne.preprocessing.ICA(
-        n_components=n_comp, method=method, fit_params=params, random_state=seed, max_iter=300, verbose="ERROR"
+        n_components=n_comp, method=method, fit_params=params, random_state=seed, max_iter=MOST_ROUNDS, verbose="ERROR"
     )
     with mne.use_log_level("ERROR"):
-        ica.fit(mne.io.RawArray(x, _info(material), copy="both"))
+        ica.fit(mne.io.RawArray(x, montage_info(material), copy="both"))
     return ica
 
 
@@ -235,68 +203,3 @@ def _matrices(fitted: mne.preprocessing.ICA) -> tuple[Array, Array]:
     mixing = scale * (fitted.pca_components_[:k].T @ fitted.mixing_matrix_)  # (P, k)
     unmixing = (fitted.unmixing_matrix_ @ fitted.pca_components_[:k]) / scale.T  # (k, P)
     return mixing, unmixing
-
-
-def _iclabel(fitted: mne.preprocessing.ICA, material: Material) -> tuple[tuple[str, ...], Array]:
-    from mne_icalabel import label_components  # late: it loads torch, and most recordings of DEAP never need it
-
-    chunks = material.chunks[:, list(material.present)]  # (E, P, L)
-    with mne.use_log_level("ERROR"):
-        # Epochs and not one long array: ICLabel's spectra then stay within a trial, and it draws no random numbers.
-        epochs = mne.EpochsArray(chunks, _info(material, placed=True), proj=False, verbose="ERROR")
-        epochs.set_eeg_reference("average", verbose="ERROR")
-        found = label_components(epochs, fitted, method="iclabel")
-    return tuple(str(label) for label in found["labels"]), np.asarray(found["y_pred_proba"], dtype=np.float64)
-
-
-def _with_eog(ica: ICA, material: Material, threshold: float, before: str) -> ICA:
-    """Call components blinks that follow an EOG channel, or without one the forehead."""
-    forehead: list[int] = []
-    if material.eog is not None:
-        guide, names = material.eog, material.eog_names  # (E, G, L)
-    else:
-        forehead = _forehead(material)
-        if not forehead:
-            return replace(ica, reason=f"{before}no EOG and no forehead channels: components are not labelled")
-        guide, names = material.chunks[:, forehead], tuple(material.names[c] for c in forehead)  # (E, G, L)
-    corr = _correlation(ica.unmixing @ material.chunks, guide, material.rate)  # (k,)
-    blink = corr >= threshold  # (k,)
-    if forehead:
-        # A strong rhythm at the back reaches the forehead through the average reference; a blink peaks there.
-        elsewhere = [c for c in material.present if c not in forehead]
-        blink &= _rms(ica.mixing[forehead]) >= FRONTAL_PEAK * _rms(ica.mixing[elsewhere])
-    both = ica.labelled_by == "iclabel"
-    known = np.array([label == "eye blink" for label in ica.labels])  # (k,)
-    scores = np.where(blink & ~known, corr, ica.scores) if both else corr  # (k,)
-    labels = tuple("eye blink" if b else label for b, label in zip(blink, ica.labels, strict=True))
-    if both:
-        reason = f"{before}and EOG correlation >= {threshold:g} ({', '.join(names)})"
-        return replace(ica, labels=labels, scores=scores, labelled_by="iclabel+eog", reason=reason)
-    if forehead:
-        reason = f"{before}no EOG channel, so correlation >= {threshold:g} with {', '.join(names)} instead"
-        return replace(ica, labels=labels, scores=scores, labelled_by="frontal", reason=reason)
-    reason = f"{before}EOG correlation >= {threshold:g} ({', '.join(names)})" + (" instead" if before else "")
-    return replace(ica, labels=labels, scores=scores, labelled_by="eog", reason=reason)
-
-
-def _forehead(material: Material) -> list[int]:
-    for group in FRONTAL:
-        found = [c for c in material.present if material.names[c] in group]
-        if found:
-            return found
-    return []
-
-
-def _correlation(sources: Array, guide: Array, rate: float) -> Array:
-    """Largest absolute correlation of each source (E, k, L) with any guide (E, G, L) below 10 Hz: shape (k,)."""
-    if rate > 2 * BLINK_BAND + 4:
-        sources, guide = bandpass(sources, rate, None, BLINK_BAND), bandpass(guide, rate, None, BLINK_BAND)
-    sources = sources - sources.mean(axis=2, keepdims=True)  # (E, k, L)
-    guide = guide - guide.mean(axis=2, keepdims=True)  # (E, G, L)
-    dot = np.einsum("ekl,egl->kg", sources, guide, optimize=True)  # (k, G)
-    power = np.outer(np.sum(sources**2, axis=(0, 2)), np.sum(guide**2, axis=(0, 2)))  # (k, G)
-    return np.asarray(np.max(np.abs(dot) / np.sqrt(np.maximum(power, 1e-60)), axis=1))  # (k,)
-
-
-def _rms(rows: Sequence[Array] | Array) -> Array:
-    return np.asarray(np.sqrt(np.mean(np.asarray(rows) ** 2, axis=0)))  # (k,)
