@@ -130,7 +130,7 @@ class Rows:
         samples = content.data[self.index, list(self.channels)].astype(np.float64) * self.scale  # (C, S)
         unit, warnings = self.unit, content.warnings if self.judged else ()
         if unit == "degC":
-            unit, warnings = _judge_temperature(samples)
+            unit, warnings = judge_temperature(samples)
         return Signal(samples, self.names, RATE, unit, pad_before=BASELINE, warnings=warnings)
 
 
@@ -151,7 +151,7 @@ def _judge(data: NDArray[np.floating]) -> tuple[str, ...]:
     )
 
 
-def _judge_temperature(samples: NDArray[np.float64]) -> tuple[str, tuple[str, ...]]:
+def judge_temperature(samples: NDArray[np.float64]) -> tuple[str, tuple[str, ...]]:
     """Call it degrees only where it can be: the publisher does not give the unit."""
     typical = float(np.nanmedian(samples)) if np.isfinite(samples).any() else float("nan")
     if 10.0 <= typical <= 45.0:
