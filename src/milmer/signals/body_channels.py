@@ -1,7 +1,8 @@
-"""What the body's signals look like in a store: the same channels and one rate for every study. Imports nothing."""
+"""What a store has of the body's signals: the same channels and one rate for every study. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 BODY_RATE = 32.0  # Hz: a pulse wave's harmonics up to 14 Hz; all else here is slower
@@ -16,3 +17,9 @@ BODY_CHANNELS: Mapping[str, tuple[str, ...]] = {
     "emg": ("envelope_1", "envelope_2"),  # V, two muscles in the order of their names
     "eog": ("horizontal", "vertical"),  # V
 }
+
+
+def eog_channel(name: str) -> str:
+    """Name a channel of the eyes' movement: ``eog-h``, ``eog-v``, or ``eog-`` and what it is called."""
+    rest = re.sub(r"[^a-z0-9]", "", re.sub(r"eog|eye", "", name.lower()))
+    return f"eog-{rest[0]}" if rest[:1] in ("h", "v") else f"eog-{rest or 'other'}"
