@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from milmer.config import Preparation
+from milmer.signals.body_channels import BODY_CHANNELS, BODY_RATE
 from milmer.store import SCHEMA, content_hash, write_json
 from milmer.store_writing import RecordingWriter, finish_store
 
@@ -31,6 +32,17 @@ def jpeg(rng: np.random.Generator, smile: bool, px: int = 64) -> bytes:
     return stream.getvalue()
 
 
+def body_signal(kind: str, rng: np.random.Generator, seconds: float, high_v: bool, high_a: bool) -> np.ndarray:
+    """A kind of body signal of a trial, (P, S) float32; the first half second of its first channel is missing."""
+    time = np.arange(round(seconds * BODY_RATE)) / BODY_RATE  # (S,)
+    found = rng.normal(0, 1, (len(BODY_CHANNELS[kind]), len(time)))  # (P, S)
+    if kind == "gsr":
+        found[0] = (6e-6 if high_v else 4e-6) + 3e-7 * found[0]
+        found[1] = (4e-7 if high_a else 1e-7) * np.sin(2 * np.pi * 0.3 * time + rng.uniform(0, 6.3)) + 3e-8 * found[1]
+    found[0, : round(BODY_RATE / 2)] = np.nan
+    return found.astype(np.float32)
+
+
 def make_store(
     path: Path,
     *,
@@ -41,8 +53,13 @@ def make_store(
     face: bool = True,
     px: int = 64,
     seed: int = 0,
+    body: tuple[str, ...] = (),
 ) -> Path:
-    """Write a store whose arousal is in the alpha power and whose valence is in the crops."""
+    """Write a store whose arousal is in the alpha power and whose valence is in the crops.
+
+    Of `body`, gsr has valence in its level and arousal in its phasic part; what else is named says nothing, and the
+    third trial of every recording lacks it.
+    """
     keys = []
     info = {
         "schema": SCHEMA,
@@ -63,6 +80,9 @@ def make_store(
         length = round(seconds * RATE)
         time = np.arange(length) / RATE  # (S,)
         rows, blocks, tables, blob = [], [], [], b""
+        signals: dict[str, list[np.ndarray]] = {kind: [] for kind in body}
+        spans: dict[str, dict[str, list[int]]] = {kind: {} for kind in body}
+        of_body = np.random.default_rng([seed, s, 7])
         order = rng.permutation(trials)
         for t in range(trials):
             high_v, high_a = bool(order[t] % 2), bool(order[t] // 2 % 2)
@@ -86,6 +106,13 @@ def make_store(
                 | {"face_rows": len(track) if face else 0, "faces_found": int(track["found"].sum()) if face else 0}
             )
             tables.append(track)
+            for kind in body:
+                there = kind == "gsr" or t != 2
+                rows[-1][f"has_{kind}"] = there
+                if there:
+                    at = sum(x.shape[1] for x in signals[kind])
+                    signals[kind].append(body_signal(kind, of_body, seconds, high_v, high_a))
+                    spans[kind][str(t + 1)] = [at, at + signals[kind][-1].shape[1]]
         with RecordingWriter(path, key) as writer:
             about = {"key": key, "names": [], "positions": [], "rate": RATE, "peripheral": {}}
             if eeg:
@@ -101,6 +128,11 @@ def make_store(
                 )
                 about |= {"components": ["brain", "brain", "other"], "component_scores": [0.9, 0.8, 0.7]}
                 about |= {"labelled_by": "planted", "reason": "planted"}
+            for kind in body:
+                np.save(writer.folder / f"body_{kind}.npy", np.concatenate(signals[kind], axis=1))
+            about["body"] = {
+                k: {"channels": list(BODY_CHANNELS[k]), "rate": BODY_RATE, "spans": spans[k]} for k in body
+            }
             if face:
                 (writer.folder / "faces.bin").write_bytes(blob)
                 pd.concat(tables).to_parquet(writer.folder / "faces.parquet", index=False)
@@ -114,6 +146,12 @@ def make_store(
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four subjects, eight trials of 12 s, eight channels, faces; not to be written to."""
     return make_store(tmp_path_factory.mktemp("tiny") / "store")
+
+
+@pytest.fixture(scope="session")
+def body_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny store without faces, with gsr and ppg; not to be written to."""
+    return make_store(tmp_path_factory.mktemp("body") / "store", face=False, body=("gsr", "ppg"))
 
 
 @pytest.fixture(scope="session")

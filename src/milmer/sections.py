@@ -269,7 +269,12 @@ class Config(Section):
         if not self.data.modalities or len(set(self.data.modalities)) < len(self.data.modalities):
             raise ValueError(f"data.modalities must name some of eeg, face, {', '.join(BODY)}, each once")
         method, given = self.model.fusion.method, ",".join(self.data.modalities)
-        if method in ("ensemble", "deepcca") and len(self.data.modalities) < 2:
+        if method == "ensemble" and len(self.data.modalities) < 2:
+            raise ValueError(
+                f"model.fusion.method {method} joins a model of each modality, data.modalities is {given}; name two at "
+                "least (--modalities eeg,face) or use another method"
+            )
+        if method == "deepcca" and set(self.data.modalities) != {"eeg", "face"}:
             raise ValueError(
                 f"model.fusion.method {method} joins a model of the EEG with one of the face, data.modalities is "
                 f"{given}; use --modalities eeg,face or another method"

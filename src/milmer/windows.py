@@ -24,6 +24,12 @@ def window_starts(duration: float, window: float, step: float) -> NDArray[np.flo
     return starts
 
 
+def holds(trials: pd.DataFrame, modality: str) -> NDArray[np.bool_]:
+    """Which trials have a modality; none of a store that has no column for it. (n_trials,)"""
+    column = f"has_{modality}"
+    return trials[column].to_numpy(dtype=bool) if column in trials else np.zeros(len(trials), dtype=bool)
+
+
 def build_windows(
     trials: pd.DataFrame, window: float = 3.0, step: float | None = None, modalities: Sequence[str] = ("eeg", "face")
 ) -> pd.DataFrame:
@@ -36,7 +42,7 @@ def build_windows(
     window, step : float
         Length and distance in seconds; without `step`, windows do not overlap.
     modalities : sequence of str
-        ``eeg``, ``face``: trials that have neither of those named are left out.
+        ``eeg``, ``face``, ``gsr`` and so on: trials that have none of those named are left out.
 
     Returns
     -------
@@ -52,7 +58,7 @@ def build_windows(
     step = window if step is None else step
     has = np.zeros(len(trials), dtype=bool)
     for name in modalities:
-        has |= trials[f"has_{name}"].to_numpy(dtype=bool)
+        has |= holds(trials, name)
     rows, indexes, starts = [], [], []
     for row in np.flatnonzero(has):
         begin = window_starts(float(trials["duration"].iloc[row]), window, step)  # (n,)

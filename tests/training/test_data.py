@@ -11,7 +11,8 @@ from milmer.evaluation.guard import Guard
 from milmer.evaluation.protocols import Split
 from milmer.labels import permute_trials
 from milmer.store import Store
-from milmer.training.data import Bags, EpochSampler, augment, bag_table, make_loader
+from milmer.training.augment import augment
+from milmer.training.data import Bags, EpochSampler, bag_table, make_loader
 from milmer.windows import build_windows
 
 

@@ -1,4 +1,4 @@
-"""What joint fusion must beat: two single-modality models together, DeepCCA, and band power without any network."""
+"""What joint fusion must beat: single-modality models together, DeepCCA, and band power without any network."""
 
 from __future__ import annotations
 
@@ -15,54 +15,66 @@ from milmer.models.cca import LinearCCA
 from milmer.models.eeg import BANDS, CLIP, log_band_powers
 from milmer.models.electrodes import SAME_PLACE
 from milmer.models.hub import HubModel
-from milmer.models.milmer import Milmer
+from milmer.models.milmer import ALL, Milmer
 from milmer.sections import Modality
 
 PAIR: tuple[Modality, Modality] = ("eeg", "face")  # in the order of `Bag.modality_mask`
 NEVER = -20.0  # logit of a class that no training row has
 
 
-class Pair(HubModel):
-    """Two single-modality models that were fitted on the same rows, each on its own.
+class Joined(HubModel):
+    """Single-modality models that were fitted on the same rows, each on its own.
 
     Parameters
     ----------
     config : milmer.config.Model
         The configuration of the whole.
-    members : mapping of ``"eeg"`` and ``"face"`` to Milmer
-        Each a model of that modality alone.
+    members : mapping of str to Milmer
+        By modality, two at least; each a model of that modality alone.
 
     Raises
     ------
     ValueError
-        If a member is missing, or takes another modality, or the two do not know the same number of classes.
+        If a member is missing, or takes another modality, or they do not know the same number of classes.
     """
 
     kind: ClassVar[str]
+    pair: ClassVar[bool] = False
+    """Whether it takes EEG and face, and nothing else."""
 
     def __init__(self, config: Model, members: Mapping[Modality, Milmer]) -> None:
         super().__init__()
-        for name in PAIR:
+        names = tuple(m for m in ALL if m in members)
+        for name in PAIR if self.pair or len(names) < 2 else names:
             if name not in members or members[name].modalities != (name,):
                 raise ValueError(f"{type(self).__name__} needs a model of {name} alone, got {members.get(name)!r:.80}")
-        self.eeg, self.face = members["eeg"], members["face"]
-        if self.eeg.n_classes != self.face.n_classes:
-            raise ValueError(f"members know {self.eeg.n_classes} and {self.face.n_classes} classes, expected the same")
+        self.modalities: tuple[Modality, ...] = PAIR if self.pair else names
+        mine = [members[name] for name in self.modalities]
+        if len({m.n_classes for m in mine}) > 1:
+            known = " and ".join(str(m.n_classes) for m in mine)
+            raise ValueError(f"members know {known} classes, expected the same")
+        for name, member in zip(self.modalities, mine, strict=True):
+            self.add_module(name, member)
         self.config = config
         self.about: dict[str, Any] = {}
-        self.modalities = PAIR
-        self.n_classes, self.n_times, self.sfreq = self.eeg.n_classes, self.eeg.n_times, self.eeg.sfreq
-        self.px, self.n_frames, self.n_windows = self.face.px, self.face.n_frames, self.face.n_windows
+        first, seeing = mine[0], members.get("face", mine[0])
+        self.n_classes, self.n_times, self.sfreq = first.n_classes, first.n_times, first.sfreq
+        self.px, self.n_frames, self.n_windows = seeing.px, seeing.n_frames, seeing.n_windows
 
     def members(self) -> dict[Modality, Milmer]:
-        """Return the two models by their modality."""
-        return {"eeg": self.eeg, "face": self.face}
+        """Return the models by their modality."""
+        found: dict[Modality, Milmer] = {}
+        for name in self.modalities:
+            member = self.get_submodule(name)
+            assert isinstance(member, Milmer)  # for the type checker
+            found[name] = member
+        return found
 
 
-class Ensemble(Pair):
+class Ensemble(Joined):
     """The mean of the class probabilities of the modalities that a bag has: what joint fusion must beat.
 
-    Where a bag has neither, both models still say what they believe without evidence. (arXiv 2411.07335 asks whether
+    Where a bag has none, all models still say what they believe without evidence. (arXiv 2411.07335 asks whether
     joint training beats such a mean at all.)
     """
 
@@ -78,13 +90,17 @@ class Ensemble(Pair):
             Logits (B, n_classes): the log of the mean probabilities. Frame weights (B, W, N): the face model's.
             `alone`: what each model says.
         """
-        there = bag.settled().modality_mask  # (B, 2)
-        there = there | ~there.any(1, keepdim=True)  # (B, 2)
-        eeg, face = self.eeg(bag), self.face(bag)
-        said = torch.stack([eeg.logits, face.logits], 1).float().log_softmax(-1)  # (B, 2, n_classes)
+        settled = bag.settled()
+        here = dict(zip(settled.kinds, settled.present().unbind(1), strict=True))  # (B,) each
+        nowhere = torch.zeros_like(bag.modality_mask[:, 0])  # (B,)
+        there = torch.stack([here.get(m, nowhere) for m in self.modalities], 1)  # (B, M)
+        there = there | ~there.any(1, keepdim=True)  # (B, M)
+        each = {name: member(bag) for name, member in self.members().items()}
+        said = torch.stack([e.logits for e in each.values()], 1).float().log_softmax(-1)  # (B, M, n_classes)
         total = said.masked_fill(~there[..., None], -torch.inf).logsumexp(1)  # (B, n_classes)
         logits = total - there.sum(1, keepdim=True).to(total).log()  # (B, n_classes)
-        return Prediction(logits, face.frame_weights, {"eeg": eeg.logits, "face": face.logits})
+        weights = each.get("face", each[self.modalities[0]]).frame_weights  # (B, W, N)
+        return Prediction(logits, weights, {str(name): e.logits for name, e in each.items()})
 
 
 class View(nn.Module):
@@ -125,7 +141,7 @@ class View(nn.Module):
         return (self.encode(features) - self.centre) @ self.projection  # (B, k)
 
 
-class DeepCCA(Pair):
+class DeepCCA(Joined):
     """Deep canonical correlation analysis (Andrew et al. 2013), as Liu et al. (arXiv 1908.05349) fuse emotions with it.
 
     Each modality's CLS features go through a small network to variates that correlate most between the two; their
@@ -142,6 +158,9 @@ class DeepCCA(Pair):
 
     kind: ClassVar[str] = "deepcca"
     how: ClassVar[str] = "by deep canonical correlation analysis of what a model of each sees"
+    pair: ClassVar[bool] = True
+    eeg: Milmer
+    face: Milmer
 
     def __init__(self, config: Model, members: Mapping[Modality, Milmer]) -> None:
         super().__init__(config, members)

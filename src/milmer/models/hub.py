@@ -255,7 +255,7 @@ def _card(model: Any) -> str:
     facts = {
         "Answers": ", ".join(f"`{c}`" for c in about.get("classes", ())) or f"{model.n_classes} classes",
         "Label rule": rule if isinstance(rule, str) else ", ".join(f"{k} {v}" for k, v in rule.items()),
-        "Takes": " and ".join({"eeg": "EEG", "face": "face video"}[m] for m in model.modalities),
+        "Takes": " and ".join({"eeg": "EEG", "face": "face video"}.get(m, m) for m in model.modalities),
         "Window": f"{model.n_times / model.sfreq:g} s, {model.n_windows} to a bag",
         "EEG": f"{model.sfreq:g} Hz, volts; trained on {len(channels)} channels: {', '.join(channels)}"
         if channels

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from milmer.config import Model
 from milmer.models.backbone import Backbone, load_backbone
-from milmer.models.bag import Bag, Prediction, Tokens
+from milmer.models.bag import EEG, Bag, Prediction, Tokens
 from milmer.models.balancing import make_balance
 from milmer.models.body import BodyTokens
 from milmer.models.eeg import make_eeg_tokens
@@ -167,7 +167,7 @@ class Milmer(HubModel):
             If no bag holds any EEG, or any of a body signal.
         """
         if "eeg" in self.modalities:
-            self.eeg_tokens.fit(bags)
+            self.eeg_tokens.fit([bag for bag in bags if bag.modality_mask[:, EEG].any()])
         for tokens in self.body.values():
             assert isinstance(tokens, BodyTokens)  # for the type checker
             tokens.fit(bags)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from milmer.config import Model
 from milmer.errors import UserError
 from milmer.models.backbone import Backbone, BackboneSpec, build_net
-from milmer.models.baselines import PAIR, BandPowerLogistic, DeepCCA, Ensemble, Pair
+from milmer.models.baselines import BandPowerLogistic, DeepCCA, Ensemble, Joined
 from milmer.models.milmer import Milmer
 from milmer.sections import Modality
 
@@ -93,7 +93,7 @@ def _describe(model: AnyModel) -> dict[str, Any]:
     folder = Path(config["backbone"]).expanduser()
     if folder.is_dir():
         config["backbone"] = folder.resolve().name  # weights travel: they say a folder's name, not where it lies
-    if isinstance(model, Pair):
+    if isinstance(model, Joined):
         return {
             "kind": model.kind,
             "model": config,
@@ -130,8 +130,8 @@ def _build(described: Mapping[str, Any]) -> AnyModel:
     config = Model.model_validate(described["model"])
     if kind in (Ensemble.kind, DeepCCA.kind):
         members: dict[Modality, Milmer] = {}
-        for name in PAIR:
-            member = _build(described["members"][name])
+        for name, about in described["members"].items():
+            member = _build(about)
             if not isinstance(member, Milmer):
                 raise ValueError(f"member {name} is no network")
             members[name] = member

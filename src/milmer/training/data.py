@@ -21,8 +21,9 @@ from milmer.labels import Labels, make_labels, median_labels, permute_ratings, p
 from milmer.models.bag import Bag
 from milmer.progress import Progress, silent
 from milmer.store import IDENTITY, Store
-from milmer.training.reading import EEGReader, Operators, kept_windows
-from milmer.windows import build_windows, choose_frames
+from milmer.training.body_reading import BodyReader
+from milmer.training.reading import EEGReader, Operators, Stretch, kept_windows
+from milmer.windows import build_windows, choose_frames, holds
 
 if TYPE_CHECKING:
     from milmer.evaluation.guard import Guard
@@ -76,7 +77,7 @@ class Bags(Dataset[Bag]):
         self.store, self.config = store, config
         self._check: Callable[[Any], None] | None = None
         self.windows = build_windows(store.trials, config.window, config.step, config.modalities)
-        self.reader = EEGReader(store, config)
+        self.reader, self.body = EEGReader(store, config), BodyReader(store, config)
         self.windows, self.window_faces, self.eeg_there, self.notes = kept_windows(
             self.reader, self.windows, self._window_faces()
         )  # (n_windows, N), (n_windows,)
@@ -139,13 +140,17 @@ class Bags(Dataset[Bag]):
         other.reader = self.reader.with_operators(operators)
         return other
 
-    def stored_eeg(self, row: int) -> list[tuple[int, float, NDArray[np.float32]]]:
-        """Return trial row, start (s) and EEG as stored (C', S) of each window of the bag in row `row`."""
+    def stretches(self, row: int) -> list[Stretch]:
+        """Return the EEG of each window of the bag in row `row` as it is stored, no component taken out."""
         if self._check is not None:
             self._check([row])
         windows = [w for w in self.members[row].tolist() if w >= 0 and self.eeg_there[w]]
-        at = [(int(self._trial_rows[w]), *self._spans[w].tolist()) for w in windows]
-        return [(trial, start, self.reader.stored(trial, start, stop)) for trial, start, stop in at]
+        return [self.reader.stretch(int(self._trial_rows[w]), *self._spans[w].tolist()) for w in windows]
+
+    @property
+    def with_eeg(self) -> NDArray[np.bool_]:
+        """Which bags have a window with EEG that a model is given; (n_bags,)."""
+        return np.asarray(((self.members >= 0) & self.eeg_there[self.members]).any(axis=1))
 
     def restricted(self, check: Callable[[Any], None], rows: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> Bags:
         """Return a copy for `milmer.evaluation.guard.Guard.view`, of which only some rows can be read.
@@ -244,6 +249,9 @@ class Bags(Dataset[Bag]):
                     self._read_eeg(int(window), key, eeg[i, j], eeg_mask[i, j], sample_mask[i, j])
                 for k in np.flatnonzero(faces[i, j] >= 0):
                     frames[i, j, k] = self.frame(key, int(faces[i, j, k]))  # (P, P, 3)
+        windows = self.members[[bag for _, bag in items]]  # (B, W)
+        trials = np.where(windows >= 0, self._trial_rows[windows], -1)  # (B, W)
+        body, body_mask = self.body.read(trials, self._spans[windows])  # (B, W, P, S_b) each
         frame_mask = torch.from_numpy(faces >= 0)  # (B, W, N)
         channel_mask = torch.from_numpy(eeg_mask)  # (B, W, C)
         return Bag(
@@ -253,8 +261,10 @@ class Bags(Dataset[Bag]):
             eeg_mask=channel_mask,  # (B, W, C)
             sample_mask=torch.from_numpy(sample_mask),  # (B, W, S)
             positions=torch.from_numpy(positions),  # (B, C, 3)
-            window_mask=torch.from_numpy(self.members[[bag for _, bag in items]] >= 0),  # (B, W)
+            window_mask=torch.from_numpy(windows >= 0),  # (B, W)
             modality_mask=torch.stack([channel_mask.flatten(1).any(1), frame_mask.flatten(1).any(1)], 1),  # (B, 2)
+            body=body,
+            body_mask=body_mask,
         )
 
     def _sizes(self) -> tuple[int, int, int, int]:
@@ -288,7 +298,7 @@ class Bags(Dataset[Bag]):
         """Raise `UserError` where the rows in `indexes` hold none of the modalities asked for."""
         trials = self.store.trials.iloc[self.table["trial_row"].to_numpy()[indexes]]
         for name in self.config.modalities:
-            if not trials[f"has_{name}"].any():
+            if not holds(trials, name).any():
                 raise UserError(
                     f"{self.store.path}: no trial has {name}; ask for the others only with --modalities "
                     f"{','.join(m for m in self.config.modalities if m != name) or 'eeg'}"
@@ -355,40 +365,6 @@ def make_loader(
         collate_fn=_as_is,
         drop_last=False,
     )
-
-
-def augment(bag: Bag, items: torch.Tensor, seed: int, channel_dropout: float = 0.0, *, pixels: bool = True) -> Bag:
-    """Mirror, light and shift each bag's frames and hide some of its electrodes.
-
-    One draw a bag, a function of seed, epoch and index: whatever else is in the batch, and however often training was
-    resumed.
-
-    Parameters
-    ----------
-    items : Tensor of int, shape (B, 2)
-        Epoch and index of every bag.
-    channel_dropout : float
-        Chance that an electrode is hidden in all windows of a bag.
-    pixels : bool
-        False leaves the frames alone: to a frozen backbone, which cannot learn to see past the changes, they are noise.
-    """
-    frames = bag.frames  # (B, W, N, 3, P, P)
-    if pixels:
-        frames = frames.float() / 255 if frames.dtype == torch.uint8 else frames.float()  # (B, W, N, 3, P, P)
-    reach = max(1, frames.shape[-1] // 20)
-    pictures, hidden = [], []
-    for one, (epoch, index) in zip(frames, items.tolist(), strict=True):
-        rng = np.random.default_rng([seed, epoch, index, 2])
-        hidden.append(rng.random(bag.eeg.shape[2]) < channel_dropout)  # (C,)
-        if pixels and one.numel():
-            if rng.random() < 0.5:
-                one = one.flip(-1)  # (W, N, 3, P, P)
-            dy, dx = (int(v) for v in rng.integers(-reach, reach + 1, 2))
-            light = torch.from_numpy(rng.uniform(0.8, 1.2) * rng.uniform(0.9, 1.1, (3, 1, 1)))  # (3, 1, 1)
-            one = (torch.roll(one, (dy, dx), (-2, -1)) * light.to(one)).clamp(0, 1)  # (W, N, 3, P, P)
-        pictures.append(one)
-    mask = bag.eeg_mask & ~torch.from_numpy(np.stack(hidden)).to(bag.eeg_mask.device)[:, None]  # (B, W, C)
-    return dataclasses.replace(bag, frames=torch.stack(pictures), eeg_mask=mask)
 
 
 def _padded(positions: NDArray[np.float64], channels: int) -> NDArray[np.float32]:

@@ -25,16 +25,17 @@ from milmer.config import Config
 from milmer.errors import UserError
 from milmer.evaluation.guard import Guard, cleaned
 from milmer.models.backbone import load_backbone
-from milmer.models.baselines import PAIR
 from milmer.models.eeg import make_eeg_tokens
-from milmer.models.milmer import Milmer
+from milmer.models.milmer import ALL, Milmer
 from milmer.models.weights import AnyModel, load_model, save_model
 from milmer.progress import Progress, silent
 from milmer.store import Store, content_hash, write_json
 from milmer.training.bandpower import fit_bandpower
 from milmer.training.data import Bags, Batches, make_loader
-from milmer.training.members import class_weights, combine, member_config, member_guard, only
+from milmer.training.members import class_weights, combine, member_config, member_guard, only, present
 from milmer.training.module import MilmerModule
+from milmer.training.operators import fold_settings
+from milmer.training.reading import EEGReader
 
 FITS = "fits.json"
 
@@ -173,7 +174,7 @@ def _sweep(folder: Path) -> None:
     """Remove what only an unfinished fit needs."""
     for scratch in (*folder.glob("*.ckpt"), folder / "fit.json"):
         scratch.unlink(missing_ok=True)
-    for name in PAIR:
+    for name in ALL:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -187,15 +188,16 @@ def _fit_pair(
     text: str,
 ) -> tuple[AnyModel, pd.DataFrame]:
     """Fit a model of each modality alone in a folder of its own, then make them one."""
-    folders = {name: folder / name for name in PAIR}
-    for i, name in enumerate(PAIR):
+    names = [m for m in ALL if m in config.data.modalities]
+    folders = {name: folder / name for name in names}
+    for i, name in enumerate(names):
         fit(
             member_config(config, name),
             only(bags, name),
             member_guard(bags, guard, name, config.training.seed),
             folders[name],
             resume=resume,
-            progress=lambda done, total, said, i=i: progress(i * total + done, len(PAIR) * total, said),
+            progress=lambda done, total, said, i=i: progress(i * total + done, len(names) * total, said),
             text=f"{text}, {name} alone",
         )
     device = "cuda" if _accelerator(config.training.device) == "gpu" else "cpu"
@@ -291,7 +293,7 @@ def check_parts(config: Config, store: Store) -> None:
     if "face" in data.modalities:
         load_backbone(model.backbone, px=data.px, width=model.width, trainable_stages=model.trainable_stages)
     if "eeg" in data.modalities and store.trials["has_eeg"].any():
-        n_times, n_chans = round(data.window * store.eeg_rate), max(len(store.recording(k).names) for k in store.keys)
+        n_times, n_chans = round(data.window * store.eeg_rate), EEGReader(store, data).channels
         make_eeg_tokens(model.eeg_tokens, model.width, n_times=n_times, sfreq=store.eeg_rate, n_chans=n_chans)
 
 
@@ -311,30 +313,42 @@ def build_model(config: Config, bags: Bags, train: NDArray[np.int64]) -> Milmer:
         n_chans=bags.channels,
     )
     torch.set_rng_state(generator_state)
-    if "eeg" in config.data.modalities:
-        fit_scales(model, config, bags, train)
+    fit_scales(model, config, bags, train)
     return model
 
 
 def fit_scales(model: Milmer, config: Config, bags: Bags, rows: NDArray[np.int64]) -> None:
-    """Fit the EEG scales of a network on (some of) the rows `rows`."""
-    rng = np.random.default_rng([config.training.seed, 3])
-    some = np.sort(rng.permutation(rows)[:512])  # enough for a robust scale
-    model.fit_scales([bags.__getitems__([(0, int(i)) for i in some])])
+    """Fit the scales of EEG and body signals of a network on (some of) the rows `rows`."""
+    order = np.random.default_rng([config.training.seed, 3]).permutation(rows)  # (n,)
+    given = []
+    for name in model.modalities:
+        if name == "face":
+            continue
+        mine = order if name == "eeg" else order[present(bags, order, name)]  # (n',)
+        if not len(mine):
+            raise UserError(f"no training row holds any {name}; leave it out of --modalities")
+        some = np.sort(mine[:512])  # enough for a robust scale
+        given.append(only(bags, name).__getitems__([(0, int(i)) for i in some]))
+    model.fit_scales(given)
 
 
 def model_record(config: Config, bags: Bags) -> dict[str, Any]:
     """Everything beside the weights that prediction needs: it goes into the model's config.json."""
     keys = sorted(set(bags.table["store_key"]))
-    longest = max((bags.store.recording(k) for k in keys), key=lambda r: len(r.names), default=None)
+    names, places, _ = max((bags.reader.layout(k) for k in keys), key=lambda of: len(of[0]), default=((), [], None))
+    data, preparation = config.data.model_dump(mode="json"), dict(bags.store.info["parameters"])
+    if bags.reader.names:  # "common" is another cap in another store
+        data["montage"] = ",".join(bags.reader.names)
+    if bags.reader.operators is not None:  # a new recording is to be decomposed, even where the store's are not
+        preparation["eeg"] = fold_settings(config, bags.store).model_dump(mode="json")
     return {
         "milmer": importlib.metadata.version("milmer"),
         "classes": list(bags.labels.classes),
         "label_rule": bags.labels.rule,
-        "data": config.data.model_dump(mode="json"),
-        "preparation": bags.store.info["parameters"],
-        "channels": list(longest.names) if longest else [],
-        "positions": np.round(longest.positions, 4).tolist() if longest else [],  # on the unit sphere, a channel each
+        "data": data,
+        "preparation": preparation,
+        "channels": list(names),
+        "positions": np.round(places, 4).tolist(),  # on the unit sphere, a channel each
         "rate": bags.store.eeg_rate,
         "study": bags.store.name,
         "store": bags.store.fingerprint,

@@ -1,4 +1,4 @@
-"""Two single-modality models are made one: which rows each learns from, and what DeepCCA learns on top of them."""
+"""Single-modality models are made one: which rows each learns from, and what DeepCCA learns on top of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from milmer.errors import UserError
 from milmer.evaluation.guard import Guard
 from milmer.evaluation.metrics import classification
 from milmer.models.bag import EEG, FACE
-from milmer.models.baselines import PAIR, DeepCCA, Ensemble
+from milmer.models.baselines import DeepCCA, Ensemble
 from milmer.models.cca import LinearCCA, cca_loss
 from milmer.models.milmer import Milmer
 from milmer.models.weights import load_model
 from milmer.progress import Progress, silent
 from milmer.sections import Modality
+from milmer.training.body_reading import BodyReader
 from milmer.training.data import Bags, make_loader
 
 CLASSIFIER_LR, CLASSIFIER_BATCH = 1e-2, 64  # of one linear layer on variates of unit variance
@@ -44,7 +45,8 @@ def only(bags: Bags, name: Modality) -> Bags:
     """Return the same bags, of which nothing but one modality is read."""
     other = copy.copy(bags)
     other.config = bags.config.model_copy(update={"modalities": (name,)})
-    if name == "eeg":
+    other.body = BodyReader(bags.store, other.config)
+    if name != "face":
         other.face_rows = bags.face_rows[..., :0]  # (n_bags, W, 0)
     return other
 
@@ -53,10 +55,10 @@ def present(bags: Bags, rows: NDArray[np.int64], name: Modality) -> NDArray[np.b
     """Whether each of `rows` holds any of a modality; (n_rows,)."""
     if name == "face":
         return np.asarray((bags.face_rows[rows] >= 0).any(axis=(1, 2)))  # (n_rows,)
-    trials = bags.store.trials.iloc[bags.table["trial_row"].to_numpy()[rows]]
-    seconds = trials["eeg_samples"].to_numpy() / bags.store.eeg_rate  # (n_rows,)
-    begun = bags.table["start"].to_numpy()[rows] < seconds  # (n_rows,)
-    return np.asarray(trials["has_eeg"].to_numpy(dtype=bool) & begun)  # (n_rows,)
+    if name != "eeg":
+        places = bags.table["trial_row"].to_numpy(np.int64)[rows]  # (n_rows,)
+        return bags.body.there(name, places, bags.table[["start", "stop"]].to_numpy(np.float64)[rows])  # (n_rows,)
+    return bags.with_eeg[rows]  # (n_rows,)
 
 
 def member_guard(bags: Bags, guard: Guard, name: Modality, seed: int) -> Guard:
@@ -78,9 +80,10 @@ def member_guard(bags: Bags, guard: Guard, name: Modality, seed: int) -> Guard:
         out = np.isin(bags.table["trial_row"].to_numpy()[mine], aside)  # (n,)
         mine, held = mine[~out], mine[out]  # (n',), (m,)
     if not len(mine) or not len(held):
+        others = [m for m in bags.config.modalities if m != name]
         raise UserError(
             f"no training row holds any {name}, of which a model is to be fitted; leave it out with --modalities "
-            f"{next(m for m in PAIR if m != name)} and another model.fusion.method"
+            f"{','.join(others)}{' and another model.fusion.method' if len(others) < 2 else ''}"
         )
     return guard.within(mine, held)
 
@@ -95,7 +98,7 @@ def combine(
     progress: Progress = silent,
     text: str = "fit",
 ) -> tuple[Ensemble | DeepCCA, pd.DataFrame]:
-    """Make one model of the two in `folders`; its learning curve has a column ``member``.
+    """Make one model of those in `folders`; its learning curve has a column ``member``.
 
     Parameters
     ----------
@@ -109,7 +112,7 @@ def combine(
     """
     members: dict[Modality, Milmer] = {}
     curves = []
-    for name in PAIR:
+    for name in folders:
         member, _ = load_model(folders[name])
         if not isinstance(member, Milmer):
             raise UserError(f"{folders[name]}: holds no network of one modality; fit again without --resume")

@@ -15,7 +15,7 @@ from milmer.evaluation.metrics import classification
 from milmer.evaluation.probes import learns_weights
 from milmer.models.bag import Bag, Prediction
 from milmer.models.milmer import Milmer
-from milmer.training.data import augment
+from milmer.training.augment import augment
 from milmer.training.watch import AttentionWatch, valid_frames
 
 Batch = tuple[Bag, Tensor, Tensor]  # bag, (B,), (B, 2)
