@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,6 +120,12 @@ def prepare(
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
+    events: Annotated[
+        str | None, typer.Option(help="bids: events that are trials, with commas; default: all that last 1 s or more.")
+    ] = None,
+    event_seconds: Annotated[
+        float | None, typer.Option(min=1, help="bids: length of a trial whose event has no duration.")
+    ] = None,
 ) -> None:
     """Write the store of a study: filtered EEG, components, face tracks. Stopped halfway, it goes on."""
     settings = resolve(locals()).preparation
@@ -127,7 +133,7 @@ def prepare(
     from milmer.preparation import prepare_study
     from milmer.store import Store
 
-    opened = open_study(study, root, name)
+    opened = open_study(study, root, name, **_events(study, events, event_seconds))
     with console.progress_bar("prepare") as progress:
         done = prepare_study(opened, out, settings, jobs=jobs, progress=progress)
     console.show_warnings([f"{k}: {n}" for k, notes in sorted(done.notes.items()) for n in notes], out)
@@ -144,6 +150,18 @@ def prepare(
         console.fail(why)
     if done.failed:
         raise typer.Exit(2)
+
+
+def _events(study: str, events: str | None, seconds: float | None) -> dict[str, Any]:
+    """Return what the loader of EEG-BIDS is told of events; other loaders have none of their own."""
+    if study != "bids":
+        if events is not None or seconds is not None:
+            raise UserError(f"--events and --event-seconds are for bids, not for {study}; leave them out")
+        return {}
+    named = tuple(e.strip() for e in (events or "").split(",") if e.strip())
+    if seconds is not None and not named:
+        raise UserError("--event-seconds needs --events: which of the events are trials?")
+    return {"events": named, "event_seconds": seconds}
 
 
 @app.command(rich_help_panel=ROAD)

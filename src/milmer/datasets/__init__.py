@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from milmer.datasets.catalog import CATALOG
 from milmer.errors import UserError, nearest
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 STUDIES = tuple(CATALOG)
 
 
-def open_study(name: str, root: Path, called: str | None = None) -> Study:
+def open_study(name: str, root: Path, called: str | None = None, **options: Any) -> Study:
     """Open a study by the name of its layout.
 
     Parameters
@@ -27,6 +27,8 @@ def open_study(name: str, root: Path, called: str | None = None) -> Study:
         Its folder, or its table.
     called : str, optional
         What the study is called in the store and wherever its figures go; without it, as the loader calls it.
+    **options
+        What only this loader understands.
 
     Raises
     ------
@@ -38,5 +40,5 @@ def open_study(name: str, root: Path, called: str | None = None) -> Study:
     if name not in CATALOG:
         raise UserError(f"study '{name}': known are {', '.join(STUDIES)}{nearest(name, STUDIES)}")
     module, _, kind = CATALOG[name].loader.partition(":")
-    found: Study = getattr(import_module(f"milmer.datasets.{module}"), kind)(root, called)
+    found: Study = getattr(import_module(f"milmer.datasets.{module}"), kind)(root, called, **options)
     return found

@@ -131,6 +131,12 @@ CATALOG: Mapping[str, Facts] = MappingProxyType(
             8400,
             "by request (Zenodo 10205702)",
         ),
+        "bids": Facts(
+            "EEG-BIDS, the form of open studies: its events are trials, their columns labels and ratings",
+            "bids:BidsStudy",
+            ("eeg", "gsr", "ppg", "ecg", "respiration", "temperature", "emg", "eog"),
+            access="open studies such as OpenNeuro's ds005540",
+        ),
         "table": Facts("your own: a table with one row a trial", "table:TableStudy"),
     }
 )
