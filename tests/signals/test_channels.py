@@ -39,6 +39,31 @@ DEAP = "Fp1 AF3 F3 F7 FC5 FC1 C3 T7 CP5 CP1 P3 P7 PO3 O1 Oz Pz Fp2 AF4 Fz F4 F8 
         ("O9", "I1"),
         ("Cz-0", "Cz"),
         ("AFp9h", "AFp9h"),
+        ("EEG Fp1-AA", "Fp1"),
+        ("EEG Fz-CLE", "Fz"),
+        ("Fz-LER", "Fz"),
+        ("EEG Fp1-NE", "Fp1"),
+        ("Fp1-Vref", "Fp1"),
+        ("EEG C3-A1A2", "C3"),
+        ("C3-A1+A2", "C3"),
+        ("EEG F3-(A1+A2)/2", "F3"),
+        ("EEG F3-((A1+A2)/2)", "F3"),
+        ("C3:A2", "C3"),
+        ("C3/M2", "C3"),
+        ("C3A2", "C3"),
+        ("Fp1_Ref", "Fp1"),
+        ("EEG Fp1 Ref", "Fp1"),
+        ("Fp1REF", "Fp1"),
+        ("EEG FP1-REF-0", "Fp1"),
+        ("'Fp1'", "Fp1"),
+        ("Fp1 (uV)", "Fp1"),
+        ("Fp1[µV]", "Fp1"),
+        ("12-Fp1", "Fp1"),
+        ("EEG 12 Cz", "Cz"),
+        ("CH1 Fp1", "Fp1"),
+        ("T3/T7", "T7"),
+        ("T7 (T3)", "T7"),
+        ("Iz.", "Iz"),
     ],
 )
 def test_known_names(given_: str, wanted: str) -> None:
@@ -62,6 +87,10 @@ def test_known_names(given_: str, wanted: str) -> None:
         ("GSR1", "10-05"),
         ("EMG Fp", "10-05"),
         ("", "10-05"),
+        ("CB1", "cerebellum"),
+        ("EEG A1-REF", "mastoid reference"),
+        ("EEG 001", "10-05"),
+        ("E1-M2", "10-05"),
     ],
 )
 def test_others_are_dropped_with_a_reason(given_: str, why: str) -> None:
@@ -70,6 +99,24 @@ def test_others_are_dropped_with_a_reason(given_: str, why: str) -> None:
     assert why in found.dropped[given_]
     assert found.eog == found.ecg == []
     assert found.positions.shape == (0, 3)
+
+
+@pytest.mark.parametrize(("given_", "near"), [("Fp1x", "Fp1"), ("EEG Pzz-REF", "Pz"), ("EEG Fcz1", "FCz")])
+def test_a_name_nobody_knows_is_dropped_with_the_nearest_known(given_: str, near: str) -> None:
+    assert clean_names([given_]).dropped[given_] == f"not a name of the 10-05 system (did you mean '{near}'?)"
+
+
+@pytest.mark.parametrize("given_", ["Status", "EXG1", "GSR1", "Marker", "Trigger 2"])
+def test_what_is_no_misspelt_electrode_is_not_taken_for_one(given_: str) -> None:
+    assert "did you mean" not in clean_names([given_]).dropped[given_]
+
+
+def test_a_scalp_electrode_that_all_are_against_is_their_reference() -> None:
+    places = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "O1", "O2"]
+    assert clean_names([f"EEG {p} - Pz" for p in places]).names == tuple(places)
+    chain = clean_names(["Fp1-F7", "F7-T3", "T3-T5", "T5-O1", "Fp2-F8", "F8-T4", "T4-T6", "T6-O2", "Fz-Cz", "Cz-Pz"])
+    assert chain.names == ()
+    assert all("bipolar" in why for why in chain.dropped.values())
 
 
 def test_eye_and_heart_channels_are_told_apart() -> None:
