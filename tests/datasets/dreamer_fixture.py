@@ -55,3 +55,7 @@ def content(subjects: int = 2, films: int = 3, seconds: float = 2.0) -> dict[str
 def write_study(root: Path, whole: dict[str, Any] | None = None, version: str = "5") -> Path:
     write_mat(root / "DREAMER.mat", {"DREAMER": content() if whole is None else whole}, version)
     return root
+
+
+def write_tiny(root: Path) -> Path:
+    return write_study(root)
