@@ -186,11 +186,57 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         If the file cannot be read, ends early, names anything but numpy arrays of numbers (none of it is run), or
         holds something else than a dict of arrays.
     """
+    found = _load(path)
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path}: found a pickled {_kind(found)}, expected a dict of numpy arrays; is it the right file?"
+        )
+    arrays: dict[str, NDArray[Any]] = {}
+    for key, value in found.items():
+        if not isinstance(key, str | bytes) or not isinstance(value, _Array) or value.value is None:
+            kind = "half an array" if isinstance(value, _Array) else type(value).__name__
+            raise UserError(f"{path}: found {kind} under {key!r}, expected a dict of numpy arrays by name")
+        arrays[_text(key)] = value.value
+    return arrays
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """Read one pickled numeric array, as Python 2 or 3 wrote it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    ndarray
+        The array, read-only, in the file's own type and shape.
+
+    Raises
+    ------
+    UserError
+        As `load_arrays`, or if the file holds something else than one array.
+    """
+    found = _load(path)
+    if not isinstance(found, _Array) or found.value is None:
+        raise UserError(f"{path}: found a pickled {_kind(found)}, expected one numpy array; is it the right file?")
+    return found.value
+
+
+def _kind(found: object) -> str:
+    if isinstance(found, _Array):
+        return "array" if found.value is not None else "half of an array"
+    return type(found).__name__
+
+
+def _load(path: Path) -> object:
+    """Run the pickle with stand-ins for every name; `UserError` whatever goes wrong."""
     size = 0
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            found = _ArraysOnly(file, encoding="bytes").load()
+            found: object = _ArraysOnly(file, encoding="bytes").load()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     except _Refused as error:
@@ -210,16 +256,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             f"{path}: found no readable pickle ({' '.join(str(error).split())}), expected a pickled dict of numpy "
             "arrays; get the file again"
         ) from error
-    if not isinstance(found, dict):
-        kind = "array" if isinstance(found, _Array) else type(found).__name__
-        raise UserError(f"{path}: found a pickled {kind}, expected a dict of numpy arrays; is it the right file?")
-    arrays: dict[str, NDArray[Any]] = {}
-    for key, value in found.items():
-        if not isinstance(key, str | bytes) or not isinstance(value, _Array) or value.value is None:
-            kind = "half an array" if isinstance(value, _Array) else type(value).__name__
-            raise UserError(f"{path}: found {kind} under {key!r}, expected a dict of numpy arrays by name")
-        arrays[_text(key)] = value.value
-    return arrays
+    return found
 
 
 def _ends_early(path: Path, size: int) -> str:
