@@ -171,6 +171,11 @@ class JoinedStore(Store):
         store, own_row = self.part_row(row)
         return store.body(own_row, kind, start, stop)
 
+    def skin(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float32]] | None:
+        """Read the mean skin colour of a trial's face: times (n,) and red, green, blue (n, 3)."""
+        store, own_row = self.part_row(row)
+        return store.skin(own_row)
+
     def faces(self, key: str) -> Faces:
         """Return the face track of a recording."""
         store, own = self._of[key]

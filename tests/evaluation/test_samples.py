@@ -17,7 +17,7 @@ from tests.reports.conftest import write_run, write_store
 from milmer.config import load_config
 from milmer.errors import UserError
 from milmer.evaluation.samples import gather, read_samples, write_samples
-from milmer.evaluation.samples_eeg import BANDS, band_power, removed_components, window_power
+from milmer.evaluation.samples_eeg import BANDS, Reading, band_power, removed_components, window_power
 from milmer.evaluation.samples_frames import blur, choose_examples, scored_rows, shown_windows
 from milmer.store import Store
 
@@ -162,10 +162,10 @@ def test_band_power_finds_the_band_whatever_the_volts() -> None:
 def test_masked_channels_are_left_out_and_rejected_components_too(made: Any) -> None:
     _, store, predictions = made
     rows, names = scored_rows(predictions)[:4], store.recording("s01").names
-    power = window_power(store, config(), rows, names)
+    power = window_power(store, Reading(store, config()), rows, names)
     assert np.isnan(power[:, 11]).all() and np.isfinite(power[:, :11]).all()
     kept = config(data__reject=[])
-    assert not np.allclose(power[:, :11], window_power(store, kept, rows, names)[:, :11])
+    assert not np.allclose(power[:, :11], window_power(store, Reading(store, kept), rows, names)[:, :11])
     assert removed_components(store, kept) == ()
 
 

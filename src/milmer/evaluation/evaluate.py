@@ -22,6 +22,7 @@ from milmer.evaluation.probes import probe_figures
 from milmer.evaluation.protocols import Split
 from milmer.evaluation.run import Log, begin_run, check_run, check_split, peak_memory, plain, read_record
 from milmer.evaluation.scoring import figures
+from milmer.evaluation.subsets import SUBSETS
 from milmer.progress import Progress, silent
 from milmer.store import Store, write_json, write_table
 from milmer.store_join import JoinedStore
@@ -223,13 +224,15 @@ class _Run:
         null = [_together([f for f in folds if f.permutation == p], PREDICTIONS) for p in counted]
         found = figures(predictions, config.evaluation, classes, permuted=null or None)
         (out / "metrics.json").write_text(json.dumps(plain(found), indent=1) + "\n", encoding="utf-8")
+        if own and all(f.hides for f in own):
+            write_table(out / SUBSETS, _together(own, SUBSETS))
         if any((f.folder / PROBES).exists() for f in own):
             probed = _together(own, PROBES)
             write_table(out / PROBES, probed)
             write_json(out / "probes.json", plain(probe_figures(probed, config.evaluation, classes)))
         _write_history(out, own)
         notes = [n if n.startswith("fold ") else f"{_name(f)}: {n}" for f in own for n in fold_notes(f)]
-        notes = list(dict.fromkeys([*getattr(self.store, "notes", ()), *bags.labels.notes, *notes]))
+        notes = list(dict.fromkeys([*getattr(self.store, "notes", ()), *bags.notes, *bags.labels.notes, *notes]))
         notes += [f"not in the store: {k}: {v}" for k, v in self.store.info.get("failed", {}).items()]
         notes += _samples(out, self.store, config, predictions, classes)
         record = read_record(out)

@@ -126,7 +126,9 @@ class Guard:
         inside = wrong[(wrong >= 0) & (wrong < self.n_rows)]  # (m',)
         parts = sorted({PARTS[p] for p in self._part[inside]}) or ["no"]
         what = "labels of " if labelled else ""
-        mend = "; --reject none, or --budget unlabelled" if kinds == ("ica",) else "; fit it on guard.rows(kind)"
+        mend = "; fit it on guard.rows(kind)"
+        if kinds == ("ica",):
+            mend = "; --operators fold, --reject none, or --budget unlabelled"
         raise LeakError(
             f"leak: a fit of kind '{', '.join(kinds)}' reads {what}{len(wrong)} rows that it may not see "
             f"({', '.join(parts)} part, first row {wrong[0]}); budget {self.budget}: it may see "
@@ -188,6 +190,30 @@ class Guard:
             raise LeakError(f"leak: {len(both)} rows (first row {both[0]}) train and validate at once; deal them anew")
         other = copy.copy(self)
         other.split = dataclasses.replace(self.split, train=train, validation=validation)
+        return other
+
+    def known(self, there: NDArray[np.bool_]) -> Guard:
+        """Return a guard without the rows that are not `there` (n_rows,); they share a log.
+
+        A fold's own threshold may leave rows without a class, and these are of no use to a fit or a figure.
+
+        Raises
+        ------
+        UserError
+            If no row is left to train on, or to validate on.
+        """
+        if there[np.concatenate([self.split.train, self.split.validation, self.split.test])].all():
+            return self
+        parts = {p: getattr(self.split, p) for p in ("train", "validation", "test")}
+        parts = {p: rows[there[rows]] for p, rows in parts.items()}  # (n',) each
+        for name in ("train", "validation"):
+            if not len(parts[name]):
+                raise UserError(
+                    f"fold {self.split.fold}: every {name} row is rated exactly at the threshold and was dropped; use "
+                    "--ties low or --ties high"
+                )
+        other = copy.copy(self)
+        other.split = dataclasses.replace(self.split, **parts)
         return other
 
     def recall(self, log: Sequence[Mapping[str, Any]]) -> None:
@@ -280,6 +306,8 @@ def uses_ica(config: Config, store: Store) -> bool:
 
 def cleaned(config: Config, store: Store) -> list[str]:
     """Return the recordings whose stored ICA the configuration uses."""
+    if config.data.operators == "fold":  # fitted in each fold, behind its guard
+        return []
     kinds = set(config.data.reject) if "eeg" in config.data.modalities else set()
     return [k for k in store.keys if kinds & set(store.recording(k).components)]
 
@@ -301,7 +329,8 @@ def guard_ica(config: Config, store: Store, budget: str) -> str:
     if used and asked != Budget("unlabelled"):
         raise UserError(
             f"budget {asked}: the ICA of this store ({used[0]}{f' and {len(used) - 1} more' if used[1:] else ''}) was "
-            "fitted on whole recordings, those of test people too; use --reject none, or --budget unlabelled"
+            "fitted on whole recordings, those of test people too; use --operators fold, --reject none, or --budget "
+            "unlabelled"
         )
     return str(asked)
 

@@ -18,6 +18,7 @@ from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.guard import Budget, Guard
 from milmer.evaluation.probes import learns_weights, wanted
 from milmer.evaluation.protocols import Split
+from milmer.evaluation.subsets import SUBSETS, subset_rows, subsets
 from milmer.progress import Progress
 from milmer.store import IDENTITY, write_json, write_table
 from milmer.store_join import open_stores
@@ -67,10 +68,16 @@ class Fold:
         return bool(wanted(self.config)) and not self.permutation and len(self.split.test) > 0
 
     @property
+    def hides(self) -> bool:
+        """Whether its test rows are answered with every subset of the modalities too."""
+        return self.config.evaluation.subsets and not self.permutation and len(self.split.test) > 0
+
+    @property
     def finished(self) -> bool:
         """Whether all that the fit leaves behind is there."""
         files = [PREDICTIONS, "done.json"]
         files += [PROBES] if self.probed else []
+        files += [SUBSETS] if self.hides else []
         files += [] if self.permutation else [CALIBRATION]
         return all((self.folder / name).exists() for name in files)
 
@@ -99,6 +106,7 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
     import torch
 
     from milmer.training.fit import fit, predict_bags
+    from milmer.training.operators import with_fold_operators
     from milmer.training.probes import probe_fold
 
     config, split = fold.config, fold.split
@@ -108,6 +116,11 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
         bags = bags.permuted(fold.permutation, alike=config.evaluation.protocol in NEW_STIMULI)
     guard = Guard(split, bags.table, fold.budget)
     bags = bags.labelled(guard)
+    guard = guard.known(bags.labels.y >= 0)
+    split = guard.split
+    bags, notes = with_fold_operators(
+        config, bags, guard, fold.folder, resume=fold.resume, progress=progress, text=fold.text
+    )
     fit(config, bags, guard, fold.folder, resume=fold.resume, progress=progress, text=fold.text)
     parts = [("train", split.train), ("validation", split.validation), ("test", split.test)]
     if fold.permutation:
@@ -128,12 +141,22 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
         found.insert(2, "fold", split.fold)
         found.insert(3, "seed", config.training.seed)
         write_table(fold.folder / PROBES, found)
+    if fold.hides:
+        progress(1, 1, f"{fold.text}: what if a modality is missing?")
+        from milmer.training.present import predict_subsets
+
+        tested = ~np.isin(names, ("train", "validation"))  # (n,)
+        every = subsets(config.data.modalities)
+        given = {"device": config.training.device, "batch": 2 * config.training.batch}
+        answers = predict_subsets(fold.folder, bags, rows[tested], every, **given)
+        write_table(fold.folder / SUBSETS, subset_rows(table[tested], bags.labels.classes, answers))
     # The fit has written what it fitted; what came after it is added.
-    write_json(fold.folder / FITS, guard.record() | {"notes": list(bags.labels.notes)})
+    write_json(fold.folder / FITS, guard.record() | {"notes": [*bags.labels.notes, *notes]})
     write_table(fold.folder / PREDICTIONS, table)
     (fold.folder / ERROR).unlink(missing_ok=True)
     if fold.permutation:  # what a null leaves behind is its predictions
         (fold.folder / "model.safetensors").unlink()
+        (fold.folder / "operators.npz").unlink(missing_ok=True)
 
 
 def _calibrate(fold: Fold, guard: Guard, table: pd.DataFrame, rows: NDArray[np.int64], classes: Sequence[str]) -> float:

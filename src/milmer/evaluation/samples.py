@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from milmer.errors import UserError
 from milmer.evaluation.samples_eeg import (
     Maps,
+    Reading,
     Removed,
     preparation_facts,
     read_windows,
@@ -111,7 +112,7 @@ def write_samples(out: Path, store: Store, config: Config, predictions: pd.DataF
     final, part = out / FOLDER, out / f".{FOLDER}.{os.getpid()}"
     if wanted == "none":
         return
-    found = gather(store, config, predictions, classes, show_faces=wanted == "faces")
+    found = gather(store, config, predictions, classes, show_faces=wanted == "faces", run=out)
     shutil.rmtree(part, ignore_errors=True)
     try:
         _write(found, part)
@@ -123,9 +124,18 @@ def write_samples(out: Path, store: Store, config: Config, predictions: pd.DataF
 
 
 def gather(
-    store: Store, config: Config, predictions: pd.DataFrame, classes: Sequence[str], *, show_faces: bool = False
+    store: Store,
+    config: Config,
+    predictions: pd.DataFrame,
+    classes: Sequence[str],
+    *,
+    show_faces: bool = False,
+    run: Path | None = None,
 ) -> Samples:
-    """Read from the store what a report shows; a part that cannot be read is left out and named in ``faults``."""
+    """Read from the store what a report shows; a part that cannot be read is left out and named in ``faults``.
+
+    `run` is the folder of the run, for the operators of its folds.
+    """
     scored = scored_rows(predictions)
     examples = choose_examples(scored, classes)
     faults: list[str] = []
@@ -146,8 +156,11 @@ def gather(
     maps = Maps.none()
     eeg: list[tuple[tuple[str, ...], NDArray[np.float64]]] = [((), np.zeros((0, 0)))] * len(examples)
     if "eeg" in uses and located and len(scored):
-        maps = guard(lambda: scalp_maps(store, config, scored, examples, len(classes)), Maps.none("not readable"))
-        eeg = guard(lambda: read_windows(store, config, examples), eeg)
+        maps = guard(
+            lambda: scalp_maps(store, Reading(store, config, run), scored, examples, len(classes)),
+            Maps.none("not readable"),
+        )
+        eeg = guard(lambda: read_windows(store, Reading(store, config, run), examples), eeg)
     used = {str(k) for k in predictions["store_key"]} if "store_key" in predictions else set(store.keys)
     return Samples(
         shows_faces=show_faces,

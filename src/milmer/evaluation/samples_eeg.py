@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
+    from pathlib import Path
+
     import pandas as pd
 
     from milmer.config import Config
     from milmer.store import Store
+    from milmer.training.reading import EEGReader
 
 BANDS = {"θ": (4.0, 8.0), "α": (8.0, 13.0), "β": (13.0, 30.0), "γ": (30.0, 45.0)}
 NAMES = {"θ": "theta", "α": "alpha", "β": "beta", "γ": "gamma"}
@@ -110,14 +113,46 @@ def band_power(eeg: NDArray[np.float32], rate: float) -> Array:
         return np.where((whole > 0) & (found > 0), 10 * np.log10(found / whole), np.nan)  # (C, 4)
 
 
-def channels(store: Store, scored: pd.DataFrame) -> tuple[str, ...]:
+class Reading:
+    """Reads the EEG of windows as the models of a run were given it.
+
+    Parameters
+    ----------
+    run : Path, optional
+        The run's folder, of whose folds the operators are, with ``data.operators: fold``; without it, or where a fold
+        has none, components are left in.
+    """
+
+    def __init__(self, store: Store, config: Config, run: Path | None = None) -> None:
+        from milmer.training.reading import EEGReader
+
+        self._run, self._plain = run, EEGReader(store, config.data)
+        self._of_fold: dict[int, EEGReader] = {}
+
+    def layout(self, key: str) -> tuple[tuple[str, ...], Array, NDArray[np.bool_]]:
+        """Return names, places (C, 3) and presence (C,) of the channels of a recording."""
+        return self._plain.layout(key)
+
+    def reader(self, fold: int) -> EEGReader:
+        """Return what reads the EEG as the model of a fold was given it."""
+        if not self._plain.unfitted:
+            return self._plain
+        if fold not in self._of_fold:
+            from milmer.training.reading import read_operators
+
+            found = {} if self._run is None else read_operators(self._run / "folds" / str(fold))
+            self._of_fold[fold] = self._plain.with_operators(found)
+        return self._of_fold[fold]
+
+
+def channels(reading: Reading, scored: pd.DataFrame) -> tuple[str, ...]:
     """Return the channels that most recordings of the scored rows have."""
     keys = sorted({str(k) for k in scored["store_key"]})
-    sets = Counter(store.recording(k).names for k in keys if store.recording(k).names)
+    sets = Counter(names for names in (reading.layout(k)[0] for k in keys) if names)
     return sets.most_common(1)[0][0] if sets else ()
 
 
-def window_power(store: Store, config: Config, rows: pd.DataFrame, names: tuple[str, ...]) -> Array:
+def window_power(store: Store, reading: Reading, rows: pd.DataFrame, names: tuple[str, ...]) -> Array:
     """Return `band_power` of windows, shape (n, C, 4); all NaN where a recording has other channels than `names`.
 
     Raises
@@ -126,38 +161,38 @@ def window_power(store: Store, config: Config, rows: pd.DataFrame, names: tuple[
         If the store is damaged.
     """
     found = np.full((len(rows), len(names), len(BANDS)), np.nan)  # (n, C, 4)
-    for i, (key, eeg) in enumerate(_signals(store, config, rows)):
-        about = store.recording(key)
-        if eeg is not None and about.names == names:
+    for i, (key, eeg) in enumerate(_signals(store, reading, rows)):
+        own, _, there = reading.layout(key)
+        if eeg is not None and own == names:
             found[i] = band_power(eeg, store.eeg_rate)  # (C, 4)
-            found[i, np.isin(names, about.masked)] = np.nan
+            found[i, ~there] = np.nan
     return found
 
 
-def read_windows(store: Store, config: Config, rows: pd.DataFrame) -> list[tuple[tuple[str, ...], Array]]:
+def read_windows(store: Store, reading: Reading, rows: pd.DataFrame) -> list[tuple[tuple[str, ...], Array]]:
     """Return names of channels and EEG (C, S) of examples, up to `MOST_SECONDS` of each; masked channels left out."""
     found: list[tuple[tuple[str, ...], Array]] = []
-    for key, eeg in _signals(store, config, rows):
-        about = store.recording(key)
+    for key, eeg in _signals(store, reading, rows):
         if eeg is None:
             found.append(((), np.zeros((0, 0))))
             continue
-        keep = ~np.isin(about.names, about.masked)  # (C,)
-        names = tuple(n for n, k in zip(about.names, keep, strict=True) if k)
+        own, _, keep = reading.layout(key)  # (C,)
+        names = tuple(n for n, k in zip(own, keep, strict=True) if k)
         found.append((names, eeg[keep, : round(MOST_SECONDS * store.eeg_rate)].astype(np.float64)))
     return found
 
 
-def _signals(store: Store, config: Config, rows: pd.DataFrame) -> Any:
+def _signals(store: Store, reading: Reading, rows: pd.DataFrame) -> Any:
     """Yield each row's recording and its EEG (C, S) in volts as the model was given it, None where there is none."""
-    for key, row, start, stop in zip(
-        *(rows[c].tolist() for c in ("store_key", "trial_row", "start", "stop")), strict=True
+    folds = rows["fold"].tolist() if "fold" in rows else [0] * len(rows)
+    for key, row, start, stop, fold in zip(
+        *(rows[c].tolist() for c in ("store_key", "trial_row", "start", "stop")), folds, strict=True
     ):
         there = bool(store.trials["has_eeg"].iloc[int(row)])
-        yield str(key), store.eeg(int(row), start, stop, config.data.reject) if there else None
+        yield str(key), reading.reader(int(fold)).read(int(row), start, stop) if there else None
 
 
-def scalp_maps(store: Store, config: Config, scored: pd.DataFrame, examples: pd.DataFrame, classes: int) -> Maps:
+def scalp_maps(store: Store, reading: Reading, scored: pd.DataFrame, examples: pd.DataFrame, classes: int) -> Maps:
     """Return maps of the example windows and of the classes.
 
     Each value is relative band power less the mean of its recording, so that what tells subjects apart is out of the
@@ -168,18 +203,18 @@ def scalp_maps(store: Store, config: Config, scored: pd.DataFrame, examples: pd.
     UserError
         If the store is damaged.
     """
-    names = channels(store, scored)
-    positions = _positions(store, names)  # (C, 3)
+    names = channels(reading, scored)
+    positions = _positions(store, reading, names)  # (C, 3)
     placed = int(np.isfinite(positions).all(axis=1).sum())
     if placed < FEWEST_CHANNELS:
         return Maps.none(f"A map needs {FEWEST_CHANNELS} placed channels or more; this store has {placed}.")
     step = max(1, -(-len(scored) // MOST_WINDOWS))
     rows = scored.iloc[::step]
-    power = window_power(store, config, rows, names)  # (n, C, 4)
+    power = window_power(store, reading, rows, names)  # (n, C, 4)
     keys = rows["store_key"].astype(str).to_numpy()
     means = {k: mean(power[keys == k]) for k in sorted(set(keys))}  # (C, 4) each
     power = power - np.stack([means[k] for k in keys])  # (n, C, 4)
-    shown = window_power(store, config, examples, names)  # (m, C, 4)
+    shown = window_power(store, reading, examples, names)  # (m, C, 4)
     empty = np.full(shown.shape[1:], np.nan)
     if len(shown):
         shown = shown - np.stack([means.get(str(k), empty) for k in examples["store_key"]])  # (m, C, 4)
@@ -203,6 +238,8 @@ def scalp_maps(store: Store, config: Config, scored: pd.DataFrame, examples: pd.
 def removed_components(store: Store, config: Config, recordings: int = 2) -> tuple[Removed, ...]:
     """Return the components that are taken out at read, of the first recordings that have some."""
     found: list[Removed] = []
+    if config.data.operators == "fold":  # those of the store are not what was taken out
+        return ()
     for key in store.keys:
         file = store.folder(key) / "ica.npz"
         about = store.recording(key)
@@ -256,8 +293,9 @@ def mean(values: Array) -> Array:
     return np.where(n > 0, np.where(there, values, 0).sum(axis=0) / np.maximum(n, 1), np.nan)
 
 
-def _positions(store: Store, names: tuple[str, ...]) -> Array:
+def _positions(store: Store, reading: Reading, names: tuple[str, ...]) -> Array:
     for key in store.keys:
-        if names and store.recording(key).names == names:
-            return store.recording(key).positions  # (C, 3)
+        own, places, _ = reading.layout(key)
+        if names and own == names:
+            return np.asarray(places, dtype=np.float64)  # (C, 3)
     return np.zeros((0, 3))

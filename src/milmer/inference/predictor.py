@@ -109,6 +109,7 @@ def predict_recording(
     data = Data.model_validate(record["data"])
     if step is not None:
         data = data.model_copy(update={"step": step})
+    data = data.model_copy(update={"operators": "stored"})  # components are those of the new recording itself
     notes = _unfinished(folder, len(folders)) if fold is None else []
     notes += _check_inputs(data, eeg, video)
     study = _one_recording(eeg, video, video_start)
@@ -123,6 +124,7 @@ def predict_recording(
         store = Store(Path(scratch) / "store")
         _check_usable(store, data, prepared.notes.get("recording", []))
         bags = Bags(store, data, classes=tuple(record["classes"]))
+        notes += bags.notes
         rows = np.arange(len(bags.table))
         answers = []
         for done, folder in enumerate(folders):
@@ -336,8 +338,7 @@ def _table(
 ) -> pd.DataFrame:
     table: pd.DataFrame = bags.table[["window", "start", "stop"]].copy()
     faces = bags.face_rows.reshape(len(table), -1)  # (n, W·N)
-    eeg_end = float(bags.store.trials["eeg_samples"].iat[0]) / bags.store.eeg_rate
-    table["has_eeg"] = (table["start"] < eeg_end) & bool(bags.store.trials["has_eeg"].iat[0])
+    table["has_eeg"] = bags.with_eeg
     table["faces"] = (faces >= 0).sum(axis=1)
     for i, name in enumerate(classes):
         table[f"prob_{name}"] = prob[:, i]

@@ -183,7 +183,7 @@ def donors_of(
 def _holds(bags: Bags, modality: str) -> NDArray[np.bool_]:
     """Whether each bag has EEG, or a face; (n_bags,)."""
     if modality == "eeg":
-        return np.asarray(bags.store.trials["has_eeg"].to_numpy(dtype=bool)[bags.table["trial_row"].to_numpy()])
+        return bags.with_eeg
     return np.asarray((bags.face_rows >= 0).any(axis=(1, 2)))
 
 

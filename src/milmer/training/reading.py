@@ -9,13 +9,18 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from milmer.datasets.base import body_kind
 from milmer.errors import UserError
+from milmer.signals.body_channels import BODY_RATE
 from milmer.signals.montage import montage_names, spline_matrix
+from milmer.windows import holds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from milmer.config import Data
     from milmer.store import RecordingInfo, Store
 
+OPERATORS = "operators.npz"  # of a fold's folder
 BAND_MEMORY = (
     1_000_000_000  # bytes of filtered trials that are kept; beyond it the oldest is filtered again when wanted
 )
@@ -30,6 +36,28 @@ FEWEST_SOURCES = 4  # electrodes that a spline needs to be more than a plane
 FAR = 30.0  # degrees from the nearest electrode: beyond it an interpolated one is mostly a guess
 Floats = NDArray[np.float64]
 Operators = Mapping[str, NDArray[np.float32]]  # store key -> (C, C) over the recording's own channels
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A few seconds of one trial as the store holds them.
+
+    Parameters
+    ----------
+    trial_row : int
+        Row of the store's `trials`.
+    begin : int
+        First sample, from the trial's start.
+    eeg : ndarray of float32, shape (C', S)
+        Volts, of the recording's own channels.
+    guides : dict of str to ndarray of float32, shape (G, S)
+        ``eog`` and ``ecg`` on the same clock, where the store has them.
+    """
+
+    trial_row: int
+    begin: int
+    eeg: NDArray[np.float32]
+    guides: dict[str, NDArray[np.float32]]
 
 
 class EEGReader:
@@ -121,10 +149,27 @@ class EEGReader:
         out = samples if matrix is None else matrix @ samples  # (C, S)
         return out if self.names else self.store.placed(key, out)  # (C, S)
 
-    def stored(self, row: int, start: float, stop: float) -> NDArray[np.float32]:
-        """Read EEG of a recording's own channels as the store holds it: no component taken out; (C', S)."""
+    def stretch(self, row: int, start: float, stop: float) -> Stretch:
+        """Read EEG as the store holds it, no component taken out, and EOG and ECG beside it where there are any."""
         own, own_row = self.store.part_row(row)
-        return np.asarray(own.eeg(own_row, start, stop))  # (C', S)
+        eeg = np.asarray(own.eeg(own_row, start, stop))  # (C', S)
+        rate, seconds = own.eeg_rate, eeg.shape[1] / own.eeg_rate
+        guides: dict[str, NDArray[np.float32]] = {}
+        trial = own.trials.iloc[own_row]
+        for kind in ("eog", "ecg"):
+            pieces = []
+            for name, about in own.recording(str(trial["store_key"])).peripheral.items():
+                if body_kind(name) == kind and str(int(trial["trial"])) in about["spans"]:
+                    whole, own_rate = own.peripheral(own_row, name), float(about["rate"])  # (S_p,)
+                    begin = round(start * own_rate)
+                    pieces.append((whole[begin : begin + round(seconds * own_rate)][None], own_rate))  # (1, S')
+            if not pieces and kind == "eog" and bool(trial.get("has_eog", False)):
+                pieces.append((own.body(own_row, "eog", start, start + seconds), BODY_RATE))  # (2, S')
+            found = [_at_rate(x, of, rate, eeg.shape[1]) for x, of in pieces]  # (G, S) each
+            found = [x for x in found if len(x)]
+            if found:
+                guides[kind] = np.concatenate(found)  # (G, S)
+        return Stretch(row, round(start * rate), eeg, guides)
 
     def swings(self, windows: pd.DataFrame) -> Floats:
         """Return how far the EEG of each window swings, peak to peak, of the channel that swings furthest.
@@ -241,6 +286,17 @@ class EEGReader:
         return text + (", so that it is mostly a guess" if furthest > FAR else "")
 
 
+def _at_rate(x: NDArray[np.float32], rate: float, new_rate: float, samples: int) -> NDArray[np.float32]:
+    """Bring signals (G, S') of a window to another rate, (G', samples); those with gaps are left out."""
+    from milmer.signals.filters import resample
+
+    x = x[np.isfinite(x).all(axis=1)]  # (G', S')
+    if x.shape[1] < 2 or not len(x):
+        return np.zeros((0, samples), dtype=np.float32)  # (0, S)
+    made = resample(x.astype(np.float64), rate, new_rate)[:, :samples]  # (G', S)
+    return np.pad(made, ((0, 0), (0, samples - made.shape[1])), mode="edge").astype(np.float32)  # (G', S)
+
+
 def _sources(about: RecordingInfo) -> NDArray[np.int64]:
     """Rows that a spline may use: those that are not masked; (C'',)."""
     return np.flatnonzero(~np.isin(about.names, about.masked))
@@ -300,6 +356,15 @@ def _targets(store: Store, data: Data) -> dict[str, Floats]:
     return {n: place for n, place in pairs if n.lower() in shared}
 
 
+def read_operators(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the operators in a fold's folder by store key; empty where there are none."""
+    file = folder / OPERATORS
+    if not file.exists():
+        return {}
+    with np.load(file, allow_pickle=False) as kept:
+        return {str(name): kept[f"matrix_{i}"] for i, name in enumerate(kept["keys"])}  # (C, C) each
+
+
 def kept_windows(
     reader: EEGReader, windows: pd.DataFrame, faces: NDArray[np.int64]
 ) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.bool_], tuple[str, ...]]:
@@ -339,9 +404,8 @@ def kept_windows(
     swings = reader.swings(windows)  # (n_windows,)
     out = there & (swings > data.reject_uv)  # (n_windows,)
     other = (faces >= 0).any(axis=1)  # (n_windows,)
-    for name in set(data.modalities) - {"eeg", "face"}:
-        if f"has_{name}" in trials:
-            other |= trials[f"has_{name}"].fillna(False).to_numpy(np.bool_)[rows]  # (n_windows,)
+    for name in sorted(set(data.modalities) - {"eeg", "face"}):
+        other |= holds(trials, name)[rows]  # (n_windows,)
     keep = ~out | other  # (n_windows,)
     if not keep.any():
         raise UserError(

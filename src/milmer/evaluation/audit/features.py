@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from milmer.config import Data
     from milmer.store import Store
+    from milmer.training.reading import EEGReader
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -71,8 +72,10 @@ def window_features(store: Store, data: Data, progress: Progress = silent, most:
     UserError
         If no window is left, or none has anything to measure.
     """
+    from milmer.training.reading import EEGReader
     from milmer.windows import build_windows
 
+    reader = EEGReader(store, data)
     table = build_windows(store.trials, data.window, data.step, data.modalities)
     total = len(table)
     table = table[_thinned(table["trial_row"].to_numpy(np.int64), most)]
@@ -81,7 +84,11 @@ def window_features(store: Store, data: Data, progress: Progress = silent, most:
     bounds = table[["start", "stop"]].to_numpy(np.float64)  # (n, 2)
     channels: list[str] = []
     if "eeg" in data.modalities:
-        channels = shared_channels(store)
+        channels = list(reader.names) or shared_channels(store)
+        notes += reader.notes
+        if reader.unfitted:
+            notes.append("components are left in the EEG: the operators of a fold are fitted by 'milmer evaluate'")
+            reader = reader.with_operators({})
         if not channels and bool(store.trials["has_eeg"].any()):
             notes.append("the recordings have no EEG channel in common: their EEG was not looked at")
     blocks = [np.full((len(table), len(channels) * len(BANDS) + len(LINES) * bool(channels)), np.nan)]  # (n, F_eeg)
@@ -94,7 +101,7 @@ def window_features(store: Store, data: Data, progress: Progress = silent, most:
         if done % 8 == 0:
             progress(done, trials.size, f"features: {trial['store_key']}")
         if channels and bool(trial["has_eeg"]):
-            blocks[0][mine] = _eeg(store, row, bounds[mine], channels, data)  # (w, F_eeg)
+            blocks[0][mine] = _eeg(reader, row, bounds[mine], channels)  # (w, F_eeg)
         if face and bool(trial["has_face"]):
             blocks[1][mine] = _face(store, row, bounds[mine])  # (w, F_face)
     values = np.concatenate(blocks, axis=1)  # (n, F)
@@ -195,12 +202,12 @@ def _thinned(trial: Ints, most: int) -> NDArray[np.bool_]:
     return np.asarray((n <= allowed) | (place == 0) | first, dtype=np.bool_)
 
 
-def _eeg(store: Store, row: int, bounds: Floats, channels: list[str], data: Data) -> Floats:
+def _eeg(reader: EEGReader, row: int, bounds: Floats, channels: list[str]) -> Floats:
     """Log band powers of the windows of one trial, (w, F_eeg); NaN for a channel that is all zeros."""
-    samples = store.eeg(row, reject=data.reject)  # (C, S)
-    names = store.recording(str(store.trials.iloc[row]["store_key"])).names
-    samples = samples[[names.index(c) for c in channels]].astype(np.float64) * 1e6  # (C', S), µV
-    rate = store.eeg_rate
+    read = reader.read(row)  # (C, S)
+    names, _, _ = reader.layout(str(reader.store.trials.iloc[row]["store_key"]))
+    samples = read[[names.index(c) for c in channels]].astype(np.float64) * 1e6  # (C', S), µV
+    rate = reader.store.eeg_rate
     out = np.full((len(bounds), len(channels) * len(BANDS) + len(LINES)), np.nan)  # (w, F_eeg)
     for k, (start, stop) in enumerate(bounds.tolist()):
         piece = samples[:, round(start * rate) : round(stop * rate)]  # (C', S_w)
