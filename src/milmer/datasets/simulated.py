@@ -132,6 +132,7 @@ def _simulate(out: Path, options: SimulationOptions, jobs: int, progress: Progre
 def _write_subject(out: Path, options: SimulationOptions, subject: int, progress: Progress = silent) -> None:
     """Make one subject under another name and move it into place; truth/sNN comes last and says that it is whole."""
     # Late: the writing process may be another one, and MNE and the video library are slow to import.
+    from milmer.datasets.simulated_body import response_events
     from milmer.datasets.simulated_eeg import simulate_trial
     from milmer.datasets.simulated_head import make_head
 
@@ -161,12 +162,14 @@ def _write_subject(out: Path, options: SimulationOptions, subject: int, progress
                 stimulus=stimulus if stimuli else None,
                 stimuli=stimuli,
                 baseline=BASELINE,
+                body=options.level(row, "valence", "body") + options.level(row, "arousal", "body"),
             )
             data[stimulus - 1] = truth.samples
             labels[stimulus - 1] = [row[r] for r in ("valence", "arousal", "dominance", "liking")]
             number = f"trial{row['trial']:02d}"
             beats[number] = truth.beats
             found = [{"signal": "eeg", **e} for e in truth.events]
+            found += response_events(truth.responses)
             if options.videos:
                 path = part / "face" / f"{name}_{number}.avi"
                 found += _write_face(path, options, subject, row, truth.beats)
@@ -268,6 +271,8 @@ def _claim(out: Path, options: SimulationOptions) -> None:
     given = json.loads(json.dumps(asdict(options)))
     if options.joint == "sum":
         del given["joint"]  # studies from before there was a choice say nothing of it, and stay as they are
+    if options.body == "none":
+        del given["body"]  # likewise
     if record.exists():
         try:
             found = json.loads(record.read_text(encoding="utf-8"))
@@ -280,7 +285,8 @@ def _claim(out: Path, options: SimulationOptions) -> None:
                 f"delete {out} or name another folder"
             )
         for field in fields(options):
-            found, asked = (o.get(field.name, "sum" if field.name == "joint" else None) for o in (before, given))
+            default = {"joint": "sum", "body": "none"}.get(field.name)
+            found, asked = (o.get(field.name, default) for o in (before, given))
             if found != asked:
                 raise UserError(
                     f"{record}: simulated with {field.name} {found}, asked for {asked}; "

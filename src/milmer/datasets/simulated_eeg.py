@@ -12,6 +12,7 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
+from milmer.datasets.simulated_body import FASTER, respond, skin_responses
 from milmer.datasets.simulated_head import CHANNELS, MUSCLES, OSCILLATORS, Array, Head, make_head
 
 PERIPHERAL = ("hEOG", "vEOG", "zEMG", "tEMG", "GSR", "Resp", "Plet", "Temp")
@@ -51,11 +52,12 @@ class RawTruth:
 
 @dataclass(frozen=True)
 class TrialTruth:
-    """One trial as DEAP's preprocessed files hold it: 40 rows, `beats` in seconds from the stimulus."""
+    """One trial as DEAP's preprocessed files hold it: 40 rows; beats and responses in s from the stimulus."""
 
     samples: Array  # (40, S), EEG and EOG in microvolts as published
     events: tuple[dict[str, str | float], ...]
     beats: Array  # (n_beats,)
+    responses: Array  # (n,) onsets of responses of the skin
 
 
 def simulate_raw(
@@ -95,6 +97,7 @@ def simulate_trial(
     stimuli: int = 0,
     baseline: float = 3.0,
     rate: float = 128.0,
+    body: int = 0,
 ) -> TrialTruth:
     """Simulate the 40 rows of one trial of a preprocessed DEAP file.
 
@@ -114,6 +117,8 @@ def simulate_trial(
         What the EEG is to show from stimulus start on: -1 low, +1 high, 0 nothing.
     stimulus : int, optional
         Number from 1 of the stimulus whose signature is added, of `stimuli` in the study.
+    body : int
+        What heart rate and skin conductance are to show: -1 low, +1 high, 0 nothing.
     """
     head = make_head(seed, subject, stimuli)
     rng = np.random.default_rng([seed, _TRIAL, subject, trial])
@@ -125,10 +130,12 @@ def simulate_trial(
     left = np.where(ocular, OCULAR_LEFT, gain)
     eeg: Array = (head.mixing * left) @ sources + _sensor_noise(rng, times.size)  # (32, S)
     eeg = _band(eeg - eeg.mean(axis=0), rate)  # (32, S)
-    beats = _beats(rng, head.heart_rate, -baseline - 2, times[-1] + 2)
+    beats = _beats(rng, head.heart_rate, -baseline - 2, times[-1] + 2, body)
     rest = _peripheral(rng, times, rate, sources[ocular], beats)  # (8, S)
     rest[:2] = _band(rest[:2], rate)
-    return TrialTruth(np.concatenate([eeg * 1e6, rest]), tuple(events), beats)
+    onsets, sizes = skin_responses(seed, subject, trial, seconds - baseline, body)
+    rest[4] = respond(rest[4], times, onsets, sizes)  # (S,)
+    return TrialTruth(np.concatenate([eeg * 1e6, rest]), tuple(events), beats, onsets)
 
 
 def pulse(beats: Array, times: Array) -> Array:
@@ -237,7 +244,7 @@ def _muscles(
 
 
 def _peripheral(rng: np.random.Generator, times: Array, rate: float, eyes: Array, beats: Array) -> Array:
-    """Rows 33 to 40 of a DEAP file (8, S); none of them knows of emotion."""
+    """Rows 33 to 40 of a DEAP file (8, S); none knows of emotion, but by the beats."""
     freqs = np.fft.rfftfreq(scipy.fft.next_fast_len(times.size), 1 / rate)
     blink, saccade = eyes * 1e6
     flat = np.ones((2, freqs.size)) * 2 / rate
@@ -260,13 +267,14 @@ def _peripheral(rng: np.random.Generator, times: Array, rate: float, eyes: Array
     )
 
 
-def _beats(rng: np.random.Generator, rate: float, start: float, stop: float) -> Array:
-    """Heart beats from before `start` to after `stop`: breathing and chance make the rate vary."""
+def _beats(rng: np.random.Generator, rate: float, start: float, stop: float, level: int) -> Array:
+    """Heart beats from before `start` to after `stop`: breathing, chance and, from 0 s, `level` make the rate vary."""
     beats = [start - 60 / rate * rng.uniform()]
     phase = rng.uniform(0, 2 * np.pi)
     while beats[-1] <= stop:
         wander = 0.04 * np.sin(2 * np.pi * 0.25 * beats[-1] + phase) + rng.normal(0, 0.015)
-        beats.append(beats[-1] + 60 / rate * (1 + wander))
+        now = rate * np.exp(FASTER * level) if beats[-1] > 0 else rate
+        beats.append(beats[-1] + 60 / now * (1 + wander))
     return np.array(beats)
 
 

@@ -14,6 +14,7 @@ from milmer.errors import UserError, nearest
 from milmer.labels import FOUR_CLASSES
 
 CARRIERS = ("eeg", "face", "both", "none")
+BODIES = ("none", "valence", "arousal")
 JOINTS = ("sum", "xor")
 FLIPS = 0.1  # with a stimulus signature: share of trials that swap their class with another
 _PLAN, _CLASSES = 1, 2  # what a random draw is for; part of its seed
@@ -46,6 +47,8 @@ class SimulationOptions:
         "sum": EEG and face each show the class, as `valence` and `arousal` say. "xor": each shows a bit of its own as
         low or high arousal, and arousal is rated high where exactly one of the two is high, so that neither alone says
         anything of the rating; valence is rated at random and must be carried by "none".
+    body : {"none", "valence", "arousal"}
+        What heart rate and responses of the skin follow, beside what EEG and face show.
     """
 
     subjects: int = 6
@@ -59,6 +62,7 @@ class SimulationOptions:
     stimulus_signature: bool = False
     videos: bool = True
     joint: str = "sum"
+    body: str = "none"
 
     def check(self) -> None:
         """Refuse what cannot be simulated.
@@ -83,6 +87,10 @@ class SimulationOptions:
                 raise UserError(f"--{name} {value}: expected {', '.join(CARRIERS)}{nearest(str(value), CARRIERS)}")
         if self.joint not in JOINTS:
             raise UserError(f"--joint {self.joint}: expected {' or '.join(JOINTS)}{nearest(str(self.joint), JOINTS)}")
+        if self.body not in BODIES:
+            raise UserError(f"--body {self.body}: expected {', '.join(BODIES)}{nearest(str(self.body), BODIES)}")
+        if self.joint == "xor" and self.body != "none":
+            raise UserError(f"--body {self.body}: --joint xor is for EEG and face alone; leave --body out")
         if self.joint == "xor":
             for name, only in (("valence", "none"), ("arousal", "both")):
                 if getattr(self, name) != only:
@@ -92,18 +100,20 @@ class SimulationOptions:
                     )
 
     def level(self, row: Mapping[Any, Any], dimension: str, where: str) -> int:
-        """What `where` ("eeg", "face") shows of `dimension` in a trial: -1 low, 1 high, 0 nothing.
+        """What `where` ("eeg", "face", "body") shows of `dimension` in a trial: -1 low, 1 high, 0 nothing.
 
         Parameters
         ----------
         row : mapping
             A row of `make_plan`.
         """
-        high = row[f"high_{where}"] if self.joint == "xor" else row[f"high_{dimension}"]
+        high = row[f"high_{where}"] if self.joint == "xor" and where != "body" else row[f"high_{dimension}"]
         return (1 if high else -1) * self.shown(dimension, where)
 
     def shown(self, dimension: str, where: str) -> bool:
-        """Whether `dimension` ("valence", "arousal") can be seen in `where` ("eeg", "face")."""
+        """Whether `dimension` ("valence", "arousal") can be seen in `where` ("eeg", "face", "body")."""
+        if where == "body":
+            return self.body == dimension
         return getattr(self, dimension) in (where, "both")
 
 
