@@ -185,9 +185,9 @@ def test_parquet_and_semicolons_say_the_same(folder: Path) -> None:
 def test_a_study_without_eeg(folder: Path) -> None:
     table = write_table(
         folder / "t.csv",
-        "p,1,a,v.mp4,12,x",
-        "p,2,a,v.mp4,,y",
-        header="subject,trial,stimulus,video_path,duration_s,label",
+        "p,1,a,v.mp4,0,12,x",
+        "p,2,a,v.mp4,12,,y",
+        header="subject,trial,stimulus,video_path,video_start_s,duration_s,label",
     )
     (recording,) = TableStudy(table).recordings()
     assert [t.duration for t in recording.trials] == [12.0, None]
@@ -370,3 +370,23 @@ def test_stimuli_need_no_name(folder: Path) -> None:
     table = write_table(folder / "t.csv", "p,1,v.mp4,x", header="subject,trial,video_path,label")
     (recording,) = TableStudy(table).recordings()
     assert [t.stimulus for t in recording.trials] == [""]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (("p,1,eeg/a_eeg.fif,0,3,12",), "valence is 12, expected 1 to 9"),
+        (("p,1,eeg/a_eeg.fif,0,3,0",), "valence is 0, expected 1 to 9"),
+        (("p,1,eeg/a_eeg.fif,0,3,2", "p,2,eeg/a_eeg.fif,0,3,8"), "is the same stretch of .* as in line 2"),
+    ],
+)
+def test_ratings_out_of_range_and_stretches_given_twice(folder: Path, rows: tuple[str, ...], says: str) -> None:
+    table = write_table(folder / "t.csv", *rows, header="subject,trial,eeg_path,eeg_start_s,eeg_stop_s,valence")
+    with pytest.raises(UserError, match=says) as caught:
+        TableStudy(table)
+    assert "line" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_scale_of_its_own(folder: Path) -> None:
+    table = write_table(folder / "t.csv", "p,1,eeg/a_eeg.fif,72", header="subject,trial,eeg_path,valence")
+    assert TableStudy(table, rating_range=(0.0, 100.0)).rating_ranges == {"valence": (0.0, 100.0)}

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from milmer import console
+from milmer.commands import studies
 from milmer.commands.app import CORES, HELP, ROAD, app
 from milmer.errors import DamagedStore, UserError
 from milmer.options import (
@@ -15,18 +16,21 @@ from milmer.options import (
     Confidence,
     ConfigFile,
     Detector,
+    EEGBand,
     FaceRate,
     ICALabels,
     ICAMethod,
     Jobs,
     LineFreq,
     Margin,
-    Out,
+    Montage,
     Pixels,
     Preset,
+    RejectUV,
     Sets,
     Target,
     Threshold,
+    Ties,
     Window,
     resolve,
 )
@@ -47,6 +51,9 @@ def simulate(
     joint: Annotated[
         str, typer.Option(help="sum, or xor: arousal is high where exactly one of EEG and face says so.")
     ] = "sum",
+    body: Annotated[
+        str, typer.Option(help="What heart rate and skin conductance follow: none, valence or arousal.")
+    ] = "none",
     stimulus_signature: Annotated[
         bool, typer.Option("--stimulus-signature", help="Give every stimulus a trace of its own, and its own label.")
     ] = False,
@@ -58,9 +65,9 @@ def simulate(
 ) -> None:
     """Write a study with a known truth, in DEAP's exact layout."""
     if expressions is not None:
-        if valence is not None or arousal != "both" or joint != "sum" or stimulus_signature:
+        if valence is not None or arousal != "both" or joint != "sum" or body != "none" or stimulus_signature:
             raise UserError(
-                "--expressions writes still faces, of no study; leave --valence, --arousal, --joint and "
+                "--expressions writes still faces, of no study; leave --valence, --arousal, --joint, --body and "
                 "--stimulus-signature out"
             )
         _simulate_expressions(out, subjects, expressions, seed, jobs)
@@ -79,6 +86,7 @@ def simulate(
         valence=valence if valence is not None else "none" if joint == "xor" else "both",
         arousal=arousal,
         joint=joint,
+        body=body,
         seed=seed,
         stimulus_signature=stimulus_signature,
     )
@@ -100,9 +108,17 @@ def _simulate_expressions(out: Path, people: int, per_class: int, seed: int, job
 
 @app.command(rich_help_panel=ROAD)
 def prepare(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="deap (also simulated studies) or table (your own).")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", help="deap (also simulated studies), table (your own), or of 'milmer studies'."
+        ),
+    ],
     root: Annotated[Path, typer.Argument(help="The study's folder; for 'table' a CSV or Parquet, one row a trial.")],
-    out: Out,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; needed unless --check.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: say what is there, missing and would be skipped, and why.")
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(help="What to call the study, to tell it from others; default: deap, simulated, or the table's."),
@@ -126,14 +142,24 @@ def prepare(
     event_seconds: Annotated[
         float | None, typer.Option(min=1, help="bids: length of a trial whose event has no duration.")
     ] = None,
+    rating_range: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="table: scale of the ratings; default 1,9.")
+    ] = None,
 ) -> None:
     """Write the store of a study: filtered EEG, components, face tracks. Stopped halfway, it goes on."""
     settings = resolve(locals()).preparation
+    if out is None and not check:
+        raise UserError(
+            "prepare: got no --out, wanted a folder for the store; give --out STORE, or --check to look without writing"
+        )
     from milmer.datasets import open_study
     from milmer.preparation import prepare_study
     from milmer.store import Store
 
-    opened = open_study(study, root, name, **_events(study, events, event_seconds))
+    opened = open_study(study, root, name, **_loader(study, events, event_seconds, rating_range))
+    if out is None or check:
+        studies.check(opened, study, root)
+        return
     with console.progress_bar("prepare") as progress:
         done = prepare_study(opened, out, settings, jobs=jobs, progress=progress)
     console.show_warnings([f"{k}: {n}" for k, notes in sorted(done.notes.items()) for n in notes], out)
@@ -152,16 +178,26 @@ def prepare(
         raise typer.Exit(2)
 
 
-def _events(study: str, events: str | None, seconds: float | None) -> dict[str, Any]:
-    """Return what the loader of EEG-BIDS is told of events; other loaders have none of their own."""
-    if study != "bids":
-        if events is not None or seconds is not None:
-            raise UserError(f"--events and --event-seconds are for bids, not for {study}; leave them out")
+def _loader(study: str, events: str | None, seconds: float | None, limits: str | None) -> dict[str, Any]:
+    """Return what only one loader understands: events of EEG-BIDS, the scale of a table's ratings."""
+    if study != "bids" and (events is not None or seconds is not None):
+        raise UserError(f"--events and --event-seconds are for bids, not for {study}; leave them out")
+    if study != "table" and limits is not None:
+        raise UserError(f"--rating-range is for table, {study} has ranges of its own; leave it out")
+    if study == "bids":
+        named = tuple(e.strip() for e in (events or "").split(",") if e.strip())
+        if seconds is not None and not named:
+            raise UserError("--event-seconds needs --events: which of the events are trials?")
+        return {"events": named, "event_seconds": seconds}
+    if limits is None:
         return {}
-    named = tuple(e.strip() for e in (events or "").split(",") if e.strip())
-    if seconds is not None and not named:
-        raise UserError("--event-seconds needs --events: which of the events are trials?")
-    return {"events": named, "event_seconds": seconds}
+    try:
+        low, high = (float(v) for v in limits.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise UserError(f"--rating-range {limits}: expected the lowest and highest rating, such as 1,5")
+    return {"rating_range": (low, high)}
 
 
 @app.command(rich_help_panel=ROAD)
@@ -169,7 +205,11 @@ def inspect(
     store: Annotated[Path, typer.Argument(help="A store.")],
     target: Target = None,
     threshold: Threshold = None,
+    ties: Ties = None,
     window: Window = None,
+    eeg_band: EEGBand = None,
+    montage: Montage = None,
+    reject_uv: RejectUV = None,
     html: Annotated[bool, typer.Option("--html", help="Write STORE/quality.html: every recording to look at.")] = False,
     show_faces: Annotated[
         bool, typer.Option("--show-faces", help="Show faces on the page as they are (personal data), not blurred.")

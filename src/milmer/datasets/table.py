@@ -22,44 +22,15 @@ Relative paths start at the table's folder.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from milmer.datasets.base import RATINGS, LazySignal, Recording, Trial
+from milmer.datasets.base import LazySignal, Recording, Trial
 from milmer.datasets.mne_files import Header, Opened, Span, read_header
 from milmer.datasets.opened import LastOpened
-from milmer.errors import UserError, nearest
+from milmer.datasets.table_rows import Row, check_ratings, check_stretches, read_rows
+from milmer.errors import UserError
 from milmer.signals.channels import CleanNames
-
-NEEDED = ("subject", "trial")
-PATHS = ("eeg_path", "video_path")
-SECONDS = ("eeg_start_s", "eeg_stop_s", "video_start_s", "duration_s")
-OPTIONAL = ("stimulus", "session", "site", "recording", "block", "order", "label")
-KNOWN = NEEDED + PATHS + SECONDS + OPTIONAL
-_NO_NUMBER = frozenset({"", "nan", "na", "n/a", "null"})
-
-
-@dataclass(frozen=True)
-class _Row:
-    where: str  # "TABLE: line 3"
-    text: Mapping[str, str]
-    subject: str
-    session: str
-    trial: int
-    eeg: Path | None
-    video: Path | None
-    start: float
-    stop: float | None
-    video_start: float
-    duration: float | None
-    order: int | None
-    ratings: Mapping[str, float]
 
 
 class TableStudy:
@@ -71,6 +42,8 @@ class TableStudy:
         CSV or Parquet; the module's docstring gives the columns.
     name : str, optional
         Name of the study; by default the table's file name without its ending.
+    rating_range : (float, float)
+        Lowest and highest value of every rating.
 
     Raises
     ------
@@ -79,11 +52,13 @@ class TableStudy:
         not there, a span without length, a trial given twice.
     """
 
-    def __init__(self, path: Path, name: str | None = None) -> None:
+    def __init__(self, path: Path, name: str | None = None, rating_range: tuple[float, float] = (1.0, 9.0)) -> None:
         self.path = Path(path)
         self.name = name or self.path.stem
-        self._rows, ratings = _read_rows(self.path)
-        self.rating_ranges: Mapping[str, tuple[float, float]] = dict.fromkeys(ratings, (1.0, 9.0))
+        self._rows, ratings = read_rows(self.path)
+        self.rating_ranges: Mapping[str, tuple[float, float]] = dict.fromkeys(ratings, rating_range)
+        check_ratings(self._rows, rating_range)
+        check_stretches(self._rows)
         self._opened: Opened = LastOpened()
 
     def recordings(self) -> Sequence[Recording]:
@@ -95,13 +70,13 @@ class TableStudy:
             If an EEG file cannot be read or has no electrode of the 10-05 system, a span lies outside of it, or the
             files of one subject and session differ in rate or share no electrode.
         """
-        groups: dict[tuple[str, str], list[_Row]] = {}
+        groups: dict[tuple[str, str], list[Row]] = {}
         for row in self._rows:
             groups.setdefault((row.subject, row.session), []).append(row)
         keys = _folder_names(list(groups))
         return [self._recording(key, rows) for key, rows in zip(keys, groups.values(), strict=True)]
 
-    def _recording(self, key: str, rows: list[_Row]) -> Recording:
+    def _recording(self, key: str, rows: list[Row]) -> Recording:
         headers: dict[Path, Header] = {}
         for row in rows:
             if row.eeg is not None and row.eeg not in headers:
@@ -116,7 +91,7 @@ class TableStudy:
             )
         eyes = [set(h.eog) for h in headers.values()]
         eog = tuple(n for n in next(iter(headers.values())).eog if all(n in e for e in eyes)) if headers else ()
-        by_recording: dict[str, list[_Row]] = {}
+        by_recording: dict[str, list[Row]] = {}
         recorded = _recording_names(rows)
         for row, name in zip(rows, recorded, strict=True):
             by_recording.setdefault(name, []).append(row)
@@ -129,7 +104,7 @@ class TableStudy:
         return Recording(key, trials, [self.path, *headers, *sorted(videos)], notes=notes)
 
     def _trial(
-        self, row: _Row, recording: str, order: int, header: Header | None, names: tuple[str, ...], eog: tuple[str, ...]
+        self, row: Row, recording: str, order: int, header: Header | None, names: tuple[str, ...], eog: tuple[str, ...]
     ) -> Trial:
         eeg: LazySignal | None = None
         eyes: LazySignal | None = None
@@ -179,7 +154,7 @@ class TableStudy:
         )
 
 
-def _span(row: _Row, header: Header) -> tuple[int, int]:
+def _span(row: Row, header: Header) -> tuple[int, int]:
     """First sample and the one after the last; the file's last tenth of a second may be missing."""
     seconds = header.samples / header.rate
     first = round(row.start * header.rate)
@@ -192,7 +167,7 @@ def _span(row: _Row, header: Header) -> tuple[int, int]:
     return first, min(last, header.samples)
 
 
-def _shared(clean: list[CleanNames], paths: list[Path], rows: list[_Row]) -> tuple[tuple[str, ...], list[str]]:
+def _shared(clean: list[CleanNames], paths: list[Path], rows: list[Row]) -> tuple[tuple[str, ...], list[str]]:
     """Electrodes that all files of a recording have, in the first file's order."""
     if not clean:
         return (), []
@@ -209,7 +184,7 @@ def _shared(clean: list[CleanNames], paths: list[Path], rows: list[_Row]) -> tup
     return names, [f"EEG files differ: the {len(names)} electrodes of all are kept, left out: {', '.join(lost)}"]
 
 
-def _recording_names(rows: list[_Row]) -> list[str]:
+def _recording_names(rows: list[Row]) -> list[str]:
     """What was recorded without a break: as given, else the file's name, longer where two files share it."""
     files = {p for r in rows if (p := r.eeg or r.video) is not None}
     names = [p.name for p in files]
@@ -235,160 +210,3 @@ def _folder_names(groups: list[tuple[str, str]]) -> list[str]:
         taken.add(unique.lower())
         found.append(unique)
     return found
-
-
-def _read_rows(path: Path) -> tuple[list[_Row], list[str]]:
-    frame, unit, first = _read_frame(path)
-    columns = [str(c).strip() for c in frame.columns]
-    twice = sorted({c for c in columns if c and columns.count(c) > 1})
-    if twice:
-        raise UserError(f"{path}: has column {twice[0]} twice; rename or remove one")
-    if not any(v.strip() for c in frame for v in frame[c]):
-        raise UserError(f"{path}: found no rows, expected one a trial")
-    frame.columns = pd.Index(columns)
-    frame = frame.loc[:, [c != "" for c in columns]]
-    keep = [c for c in frame.columns if c in KNOWN or any(v.strip().lower() not in _NO_NUMBER for v in frame[c])]
-    ratings = _check_columns(path, keep)
-    rows: list[_Row] = []
-    seen: dict[tuple[str, str, int], str] = {}
-    for number, record in enumerate(frame[keep].to_dict("records"), start=first):
-        text = {str(k): str(v).strip() for k, v in record.items()}
-        if not any(text.values()):
-            continue
-        row = _read_row(path, f"{path}: {unit} {number}", text, ratings)
-        identity = (row.subject, row.session, row.trial)
-        if identity in seen:
-            session = f", session {row.session}" if row.session else ""
-            raise UserError(
-                f"{row.where}: subject {row.subject}{session}, trial {row.trial} is in {seen[identity]} too; "
-                "give each trial of a subject and session its own number"
-            )
-        seen[identity] = f"{unit} {number}"
-        rows.append(row)
-    return rows, list(ratings.values())
-
-
-def _read_frame(path: Path) -> tuple[pd.DataFrame, str, int]:
-    """Return the table as text, the word for its rows and the first row's number."""
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
-            whole = {c: frame[c].dropna() for c in frame.columns if pd.api.types.is_float_dtype(frame[c])}
-            for column, values in whole.items():  # pandas reads whole numbers with gaps as 1.0, 2.0
-                if len(values) and np.all(values == np.floor(values)) and np.all(np.isfinite(values)):
-                    frame[column] = frame[column].astype("Int64")
-            return frame.astype(object).where(frame.notna(), "").astype(str), "row", 1
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-        separator = max(",;\t", key=first.count)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            frame = pd.read_csv(
-                path,
-                sep=separator,
-                header=None,  # read as a row, for pandas renames a column that is there twice
-                index_col=False,
-                dtype=str,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-                skip_blank_lines=False,
-            )
-        frame = frame.fillna("")  # a short row leaves NaN, whatever the options say
-        names, frame = frame.iloc[0], frame.iloc[1:]
-        return frame.set_axis(names.to_list(), axis="columns"), "line", 2
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such table; give a CSV or Parquet file with one row a trial") from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # pandas' and pyarrow's errors are ValueErrors
-        found = " ".join(str(error).split())
-        raise UserError(f"{path}: not readable as a table ({found}), expected CSV (UTF-8) or Parquet") from error
-
-
-def _check_columns(path: Path, columns: list[str]) -> dict[str, str]:
-    """Refuse missing and misspelt columns; return rating columns -> names."""
-    for column in NEEDED:
-        if column not in columns:
-            raise UserError(f"{path}: has no column {column}{nearest(column, columns)}; found {', '.join(columns)}")
-    extra = [c for c in columns if c not in KNOWN]
-    if not any(c in columns for c in PATHS):
-        raise UserError(f"{path}: has no column eeg_path or video_path{nearest('eeg_path', extra)}; give one of them")
-    absent = [c for c in (*KNOWN, *RATINGS) if c not in columns]
-    for column in extra:
-        # A misspelt column must not become a rating or a default in silence.
-        close = get_close_matches(column.lower(), absent, n=1, cutoff=0.85)
-        if column not in RATINGS and close:
-            raise UserError(f"{path}: unknown column {column} (did you mean '{close[0]}'?); rename it")
-        if column.endswith(("_s", "_path")):
-            raise UserError(f"{path}: unknown column {column}{nearest(column, PATHS + SECONDS)}; rename or remove it")
-    ratings = {c: c.removeprefix("rating_") for c in extra}
-    double = [n for n in ratings.values() if list(ratings.values()).count(n) > 1]
-    if double:
-        raise UserError(f"{path}: has columns {double[0]} and rating_{double[0]}, which are the same; remove one")
-    if not ratings and "label" not in columns:
-        raise UserError(f"{path}: found neither a rating (such as valence) nor a label; add such a column")
-    return ratings
-
-
-def _read_row(path: Path, where: str, text: dict[str, str], ratings: Mapping[str, str]) -> _Row:
-    for column in NEEDED:
-        if not text[column]:
-            raise UserError(f"{where}: {column} is empty; give every row one")
-    files: dict[str, Path | None] = dict.fromkeys(PATHS)
-    for column in PATHS:
-        if text.get(column):
-            # Not resolved: a link keeps its own name and ending.
-            file = path.parent / text[column]
-            if not file.exists():
-                raise UserError(f"{where}: {column} {file} is not there; paths start at the table's folder")
-            if column == "video_path" and not file.is_file():
-                raise UserError(f"{where}: {column} {file} is a folder, expected a video file")
-            files[column] = file
-    if not any(files.values()):
-        raise UserError(f"{where}: has neither eeg_path nor video_path; give one or remove the row")
-    start, stop = _number(where, text, "eeg_start_s", 0), _number(where, text, "eeg_stop_s", 0)
-    if stop is not None and stop <= (start or 0.0):
-        raise UserError(f"{where}: eeg_stop_s {stop:g} is not after eeg_start_s {start or 0:g}; swap or mend them")
-    duration = _number(where, text, "duration_s", 0)
-    if duration == 0:
-        raise UserError(f"{where}: duration_s is 0; give the trial's length or leave it empty")
-    trial = _whole(where, text, "trial", 1)
-    if trial is None:
-        raise UserError(f"{where}: trial is '{text['trial']}', expected a whole number from 1")
-    return _Row(
-        where=where,
-        text=text,
-        subject=text["subject"],
-        session=text.get("session", ""),
-        trial=trial,
-        eeg=files["eeg_path"],
-        video=files["video_path"],
-        start=start or 0.0,
-        stop=stop,
-        video_start=_number(where, text, "video_start_s", 0) or 0.0,
-        duration=duration,
-        order=_whole(where, text, "order", 0),
-        ratings={n: float("nan") if (v := _number(where, text, c)) is None else v for c, n in ratings.items()},
-    )
-
-
-def _number(where: str, text: Mapping[str, str], column: str, low: float | None = None) -> float | None:
-    given = text.get(column, "")
-    if given.lower() in _NO_NUMBER:
-        return None
-    try:
-        value = float(given)
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value) or (low is not None and value < low):
-        limit = "" if low is None else f" of at least {low:g}"
-        mend = "mend it"
-        if column not in KNOWN:
-            mend = f"call a column of classes label, remove others{nearest(column, KNOWN)}"
-        raise UserError(f"{where}: {column} is '{given}', expected a number{limit} or nothing; {mend}")
-    return value
-
-
-def _whole(where: str, text: Mapping[str, str], column: str, low: int) -> int | None:
-    value = _number(where, text, column, low)
-    if value is not None and value != int(value):
-        raise UserError(f"{where}: {column} is '{text[column]}', expected a whole number")
-    return None if value is None else int(value)
