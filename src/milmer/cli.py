@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from milmer import __version__, console
-from milmer.commands import ablate, audit, data, judge, learn, pretrain, use
+from milmer.commands import ablate, audit, data, judge, learn, pretrain, studies, use
 from milmer.commands.app import STOPPED, VERBS, app
 from milmer.errors import UserError
 
 __all__ = ["VERBS", "app", "main"]
-_REGISTERED = (data, audit, pretrain, learn, judge, ablate, use)  # importing them registers their verbs
+_REGISTERED = (data, audit, pretrain, learn, judge, ablate, use, studies)  # importing them registers their verbs
 
 
 def _version(wanted: bool) -> None:

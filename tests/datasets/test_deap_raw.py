@@ -170,7 +170,7 @@ def test_a_stretch_is_read_and_not_the_file(tmp_path: Path) -> None:
 
 
 def test_another_folder_names_the_form_it_has(tmp_path: Path) -> None:
-    root = write_raw_study(tmp_path / "raw", {1: ORDER}, videos=False)
+    root = write_raw_study(tmp_path / "raw", {1: ORDER})
     (root / "data_original").rename(root / "data_preprocessed_python")
     assert "is read by 'milmer prepare deap'" in refusal(lambda: DeapRawStudy(root))
     assert "expected a folder with data_original/s01.bdf" in refusal(lambda: DeapRawStudy(tmp_path / "nowhere"))

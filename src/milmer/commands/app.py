@@ -20,6 +20,7 @@ VERBS = (
     "report",
     "predict",
     "plan",
+    "studies",
     "simulate",
     "config",
 )

@@ -68,6 +68,7 @@ class DeapStudy:
     rating_ranges: Mapping[str, tuple[float, float]] = dict.fromkeys(LABELS, (1.0, 9.0)) | {"familiarity": (1.0, 5.0)}
     default_name = "deap"
     folders: Sequence[str] = (PYTHON, MATLAB)  # where signals are looked for, the first that has a participant's first
+    faces_alone = True  # a folder of videos without any signals is a study too
     ica_labels_off = ICA_LABELS_OFF
 
     def __init__(self, root: Path, name: str | None = None) -> None:
@@ -79,7 +80,7 @@ class DeapStudy:
         self.name = name or ("simulated" if self.simulated else self.default_name)
         self._table = self.root / TABLE
         self._opened: LastOpened[Content] = LastOpened()
-        check_layout(self.root, self.folders)
+        check_layout(self.root, self.folders, self.faces_alone)
 
     def recordings(self) -> Sequence[Recording]:
         """One recording a participant with signals or videos, in the table's numbers; reads the table and names only.

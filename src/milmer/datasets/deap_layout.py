@@ -87,8 +87,8 @@ def _trials(numbers: Sequence[int]) -> str:
     return f"{numbers[0]}-{numbers[-1]}" if whole else ", ".join(map(str, numbers))
 
 
-def check_layout(root: Path, folders: Sequence[str]) -> None:
-    """Refuse a root without the table, or with neither videos nor signals in one of `folders`.
+def check_layout(root: Path, folders: Sequence[str], faces: bool) -> None:
+    """Refuse a root without the table, or without signals in one of `folders` or, where `faces` will do, videos.
 
     Raises
     ------
@@ -97,7 +97,8 @@ def check_layout(root: Path, folders: Sequence[str]) -> None:
     """
 
     def is_root(folder: Path) -> bool:
-        return (folder / TABLE).is_file() and any((folder / name).is_dir() for name in (*folders, VIDEOS))
+        enough = (*folders, VIDEOS) if faces else folders
+        return (folder / TABLE).is_file() and any((folder / name).is_dir() for name in enough)
 
     if is_root(root):
         return

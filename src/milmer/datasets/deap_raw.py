@@ -188,6 +188,7 @@ class DeapRawStudy(DeapStudy):
 
     default_name = "deap-raw"
     folders = (RAW,)
+    faces_alone = False
     ica_labels_off = ""
 
     def __init__(self, root: Path, name: str | None = None) -> None:
