@@ -201,6 +201,14 @@ def show_inspection(found: Inspection, path: Path) -> None:
             text = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda k: -k[1]))
             table.add_row(key, "-" if missing is None else f"{missing:.1%}", text)
         out.print(table)
+    if found.body:
+        rates = "".join(f"; {k.replace('_', ' ')} {v:.0f} a minute" for k, v in found.rates.items())
+        say("body: trials with " + ", ".join(f"{k} {n}" for k, n in found.body.items()) + rates)
+    if found.alignment is not None:
+        for line in found.alignment.lines():
+            say(f"alignment: {line}")
+        for line in found.alignment.warnings():
+            warn(line)
     for title, all_lines in (("missing", found.missing), ("notes", found.notes), ("confounded", found.confounds)):
         lines = together(all_lines)
         for line in lines[:20]:

@@ -9,12 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from milmer.alignment import Alignment, check_alignment
 from milmer.config import Data
 from milmer.errors import UserError
 from milmer.evaluation.audit.confounds import one_recording_a_class
 from milmer.labels import Labels, make_labels
+from milmer.signals.body_channels import BODY_CHANNELS
 from milmer.store import Store
+from milmer.training.reading import EEGReader, kept_windows
 from milmer.windows import build_windows
+
+_USUAL = {"heart_rate": (40, 180), "respiration_rate": (5, 40)}  # a minute, of a person who sits
 
 
 @dataclass
@@ -31,8 +36,14 @@ class Inspection:
         Share of frames without a face, per recording.
     components : dict of str to Counter
         Independent components per label, per recording.
+    body : dict of str to int
+        Trials with each kind of body signal.
+    rates : dict of str to float
+        Heart and respiration rate, a minute, median over recordings.
     missing, confounds, notes : list of str
         One line each.
+    alignment : Alignment or None
+        Whether videos and signals belong together, by the pulse; None where the store has no face.
     """
 
     counts: dict[str, int]
@@ -40,9 +51,12 @@ class Inspection:
     label_rule: str
     faces_missing: dict[str, float] = field(default_factory=dict)
     components: dict[str, Counter[str]] = field(default_factory=dict)
+    body: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     confounds: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    alignment: Alignment | None = None
 
 
 def inspect_store(store: Store, data: Data) -> Inspection:
@@ -60,13 +74,18 @@ def inspect_store(store: Store, data: Data) -> Inspection:
         # What the store calls a recording is a subject's session; it may be of several files.
         place = list(counts).index("recordings") + 1
         counts = dict([*list(counts.items())[:place], ("files", files), *list(counts.items())[place:]])
-    try:
-        counts["windows"] = len(build_windows(trials, data.window, data.step))
-    except UserError:
-        counts["windows"] = 0
     found = Inspection(counts, {}, "")
     try:
-        labels = make_labels(trials, data.target, data.threshold, store.info.get("rating_ranges"))
+        windows = build_windows(trials, data.window, data.step)
+    except UserError:
+        counts["windows"] = 0
+    else:
+        faces = np.where(windows["has_face"].to_numpy(dtype=bool), 0, -1)[:, None]  # (n_windows, 1)
+        kept, _, _, said = kept_windows(EEGReader(store, data), windows, faces)
+        counts["windows"] = len(kept)
+        found.notes += said
+    try:
+        labels = make_labels(trials, data.target, data.threshold, store.info.get("rating_ranges"), data.ties)
     except UserError as error:
         found.missing.append(str(error))
     else:
@@ -86,7 +105,26 @@ def inspect_store(store: Store, data: Data) -> Inspection:
         frames = int(rows["face_rows"].sum())
         if frames:
             found.faces_missing[key] = 1 - int(rows["faces_found"].sum()) / frames
+    _body(store, found)
     return found
+
+
+def _body(store: Store, found: Inspection) -> None:
+    """Count body signals, and note rates that no viewer of films has."""
+    columns = {k: f"has_{k}" for k in BODY_CHANNELS}
+    found.body = {k: int(store.trials[c].sum()) for k, c in columns.items() if c in store.trials}
+    rates: dict[str, list[float]] = {}
+    for key in store.keys:
+        for kind, about in store.recording(key).body.items():
+            for name, hertz in about.get("quality", {}).items():
+                low, high = _USUAL[name]
+                rates.setdefault(name, []).append(60 * hertz)
+                if not low <= 60 * hertz <= high:
+                    found.notes.append(
+                        f"{key}: {name.replace('_', ' ')} {60 * hertz:.0f} a minute by {kind}, expected {low}-{high}: "
+                        "the signal may be noise, or of another rate than its file says"
+                    )
+    found.rates = {name: float(np.median(values)) for name, values in rates.items()}
 
 
 def _missing(store: Store, found: Inspection) -> None:

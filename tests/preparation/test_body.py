@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from tests.conftest import make_store
 
-from milmer.config import Preparation
+from milmer import console
+from milmer.config import Data, Preparation
 from milmer.datasets.base import Recording, Signal, Trial
 from milmer.datasets.simulated_eeg import simulate_trial
 from milmer.errors import UserError
+from milmer.inspection import inspect_store
 from milmer.preparation.recording import prepare_recording
 from milmer.signals.body_channels import BODY_CHANNELS, BODY_RATE
 from milmer.store import SCHEMA, Store, join_trials
@@ -140,3 +142,20 @@ def test_one_trial_without_its_level_speaks_for_the_recording(tmp_path: Path) ->
     assert all(np.isnan(store.body(row, "gsr")[0]).all() for row in range(3))
     assert all(np.isfinite(store.body(row, "gsr")[1]).all() for row in range(3))
     assert any(n.startswith("gsr: ") and n.endswith("(every trial)") for n in notes)
+
+
+def test_inspect_counts_body_signals_and_notes_odd_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, _, _ = prepared(tmp_path, Preparation())
+    found = inspect_store(store, Data())
+    assert found.body == {"gsr": 3, "ppg": 2, "respiration": 3, "emg": 3, "eog": 3}
+    assert found.rates["heart_rate"] == pytest.approx(82, abs=6)
+    assert found.rates["respiration_rate"] == pytest.approx(15, abs=4)
+    assert not any("a minute" in n for n in found.notes)
+    console.show_inspection(found, tmp_path)
+    assert "body: trials with gsr 3, ppg 2, respiration 3, emg 3, eog 3; heart rate 8" in capsys.readouterr().out
+    file = store.folder("s01") / "recording.json"
+    about = json.loads(file.read_text())
+    about["recording"]["body"]["ppg"]["quality"]["heart_rate"] = 4.0
+    file.write_text(json.dumps(about))
+    notes = inspect_store(Store(store.path), Data()).notes
+    assert any(n.startswith("s01: heart rate 240 a minute by ppg, expected 40-180") for n in notes)
