@@ -17,9 +17,9 @@ from .faced_fixture import coded, write_study, write_subject
 
 
 def refusal(recording: Recording) -> str:
-    assert recording.check is not None
+    assert recording.trials[0].eeg is not None
     with pytest.raises(UserError) as caught:
-        recording.check()
+        recording.trials[0].eeg()
     message = str(caught.value)
     assert "\n" not in message
     assert str(recording.sources[0]) in message
@@ -77,6 +77,9 @@ def test_damaged_and_foreign_files_refuse_their_recording_only(tmp_path: Path) -
     assert good.check is not None
     assert list(good.check()) == []
     assert "ends early" in refusal(short)
+    assert short.check is not None
+    with pytest.raises(UserError, match="ends early"):
+        short.check()
     assert "found an array (28, 30, 7500), expected (28, 32, 7500)" in refusal(shape)
     assert "found a pickled dict, expected one numpy array" in refusal(kind)
     assert "nothing of it was run" in refusal(names)

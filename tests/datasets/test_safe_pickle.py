@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from milmer.datasets.safe_pickle import load_arrays
+from milmer.datasets.safe_pickle import ends_whole, load_array, load_arrays
 from milmer.errors import UserError
 
 
@@ -210,3 +210,41 @@ def test_not_a_pickle_and_not_there(tmp_path: Path) -> None:
     path.write_bytes(b"")
     assert "ends early (at 0 bytes)" in refusal(path)
     assert "cannot be read" in refusal(tmp_path / "s02.dat")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_one_array_comes_back_in_every_protocol(tmp_path: Path, protocol: int) -> None:
+    wanted = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    for value in (wanted, np.asfortranarray(wanted), wanted[:0]):
+        path = write(tmp_path / "sub000.pkl", value, protocol)
+        found = load_array(path)
+        assert np.array_equal(found, value)
+        assert found.dtype == value.dtype
+        ends_whole(path)
+
+
+def test_one_array_and_nothing_else(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    for value, found in (
+        ({"data": np.ones(3)}, "a pickled dict, expected one numpy array"),
+        ([np.ones(3)], "a pickled list"),
+        (np.array([1, "a"], dtype=object), "Python objects"),
+        (Call(os.mkdir, str(marker)), "the name"),
+    ):
+        path = write(tmp_path / "sub000.pkl", value)
+        with pytest.raises(UserError) as caught:
+            load_array(path)
+        assert found in str(caught.value)
+        assert str(path) in str(caught.value)
+    assert not marker.exists()
+
+
+def test_a_cut_pickle_is_known_by_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "sub000.pkl", np.zeros(1000))
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:500], b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="ends early"):
+            ends_whole(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        ends_whole(tmp_path / "no.pkl")

@@ -229,8 +229,8 @@ def _read_labels(path: Path) -> list[int]:
     wrong = ((values != 0) & (values != 1)).any(axis=0) | (values.sum(axis=0) != 1)  # (trials,)
     if wrong.any():
         raise UserError(
-            f"{path}: trial {numbers(int(k) + 1 for k in np.flatnonzero(wrong)[:8])} has not one class and no other "
-            f"({int(wrong.sum())} such), expected a single 1 in each column; get the file again"
+            f"{path}: trial {numbers(int(k) + 1 for k in np.flatnonzero(wrong)[:8])} has none or several of the "
+            f"classes ({int(wrong.sum())} such), expected a single 1 in each column; get the file again"
         )
     return [int(row) for row in values.argmax(axis=0)]
 

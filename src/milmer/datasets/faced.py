@@ -19,7 +19,7 @@ from milmer.datasets.base import Recording, Signal, Trial
 from milmer.datasets.folders import find_folder, not_understood, numbers
 from milmer.datasets.microvolts import to_volts
 from milmer.datasets.opened import LastOpened
-from milmer.datasets.safe_pickle import load_array
+from milmer.datasets.safe_pickle import ends_whole, load_array
 from milmer.errors import UserError
 from milmer.signals.channels import clean_names
 
@@ -62,8 +62,8 @@ class _Subject:
     opened: _Open = field(compare=False, repr=False)
 
     def __call__(self) -> Sequence[str]:
-        """Check the file; `UserError` where it is not of this study."""
-        self.content()
+        """Raise `UserError` where the file's end is missing; what is in it is checked when it is read."""
+        ends_whole(self.path)
         return ()
 
     def content(self) -> NDArray[Any]:

@@ -224,6 +224,19 @@ def load_array(path: Path) -> NDArray[Any]:
     return found.value
 
 
+def ends_whole(path: Path) -> None:
+    """Raise `UserError` where a file does not end as every pickle ends; reads its last byte only."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(max(0, size - 1))
+            last = file.read(1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    if last != pickle.STOP:
+        raise UserError(_ends_early(path, size))
+
+
 def _kind(found: object) -> str:
     if isinstance(found, _Array):
         return "array" if found.value is not None else "half of an array"
