@@ -15,6 +15,7 @@ from milmer.config import Preparation
 from milmer.datasets.base import Recording, Signal, Trial, body_kind
 from milmer.errors import UserError
 from milmer.preparation.body import write_peripheral
+from milmer.preparation.lengths import disagreements
 from milmer.store import content_hash
 from milmer.store_writing import RecordingWriter
 
@@ -65,6 +66,7 @@ def prepare_recording(recording: Recording, out: Path, settings: Preparation, ti
             row |= {"store_key": recording.key, "has_eeg": length > 0, "eeg_start": start, "eeg_samples": length}
             row |= {f"has_{k}": str(row["trial"]) in b["spans"] for k, b in about["body"].items()}
             row["duration"] = _duration(recording.trials[i], length / settings.eeg.rate)
+        notes += disagreements(recording.trials, rows, settings.eeg.rate)
         about["skin"] = _write_faces(recording, rows, writer.folder, settings, notes, tick)
         about["notes"] = notes
         writer.commit(pd.DataFrame(rows), about, sources_hash(recording))
