@@ -15,7 +15,8 @@ MOST = 1.0  # s that EEG and video may differ by
 def disagreements(trials: Sequence[Trial], rows: Sequence[Mapping[str, Any]], rate: float) -> list[str]:
     """Say which trials' EEG and video differ in length by more than a second, a line each.
 
-    A video that ends before its trial is noted where it is decoded. A video that holds several trials, and a trial that is cut out of a longer video, says nothing of a length.
+    A video that ends before its trial is noted where it is decoded. A video that holds several trials, and a trial
+    that is cut out of a longer video, says nothing of a length.
 
     Parameters
     ----------
@@ -43,7 +44,6 @@ def disagreements(trials: Sequence[Trial], rows: Sequence[Mapping[str, Any]], ra
         except UserError:  # what cannot be read at all is refused where it is decoded
             continue
         if video - eeg > MOST:
-            found.append(
-                f"trial {trial.trial}: EEG is {eeg:.1f} s long and {trial.video.name} {video:.1f} s: is it this trial's?"
-            )
+            name = trial.video.name
+            found.append(f"trial {trial.trial}: EEG is {eeg:.1f} s long and {name} {video:.1f} s: is it this trial's?")
     return found
