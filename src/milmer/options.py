@@ -49,8 +49,29 @@ EEGTokens = Annotated[str | None, typer.Option("--eeg-tokens", help="channel, ba
 Stages = Annotated[
     str | None, typer.Option("--trainable-stages", help="Last backbone stages that are trained: 0 to 4, or all.")
 ]
-Modalities = Annotated[str | None, typer.Option(help="eeg, face or eeg,face.")]
+Modalities = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Some of eeg, face, gsr, ppg, ecg, respiration, temperature, emg, eog."),
+]
 Reject = Annotated[str | None, typer.Option(help="Kinds of component taken out, with commas; 'none' for none.")]
+Ties = Annotated[str | None, typer.Option(help="What a rating exactly at the threshold is: low, high or drop.")]
+EEGBand = Annotated[
+    str | None,
+    typer.Option(
+        "--eeg-band", metavar="LOW,HIGH", help="Narrower band at read, Hz, such as 1,30 without most of the muscles."
+    ),
+]
+Montage = Annotated[
+    str | None,
+    typer.Option(help="Electrodes to interpolate to: common, deap, emotiv, 10-20, or names with commas."),
+]
+RejectUV = Annotated[
+    float | None,
+    typer.Option("--reject-uv", help="Leave out EEG of windows that swing further, peak to peak, microvolts."),
+]
+Operators = Annotated[
+    str | None, typer.Option(help="ICA: stored, or fold: fitted in each fold on its training trials only.")
+]
 Backbone = Annotated[str | None, typer.Option(help="Hub name, local folder, or random:<size>.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Most epochs of training.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Bags a step.")]
@@ -111,6 +132,11 @@ FLAGS = {
     "frames": "data.frames",
     "modalities": "data.modalities",
     "reject": "data.reject",
+    "ties": "data.ties",
+    "eeg_band": "data.band",
+    "montage": "data.montage",
+    "reject_uv": "data.reject_uv",
+    "operators": "data.operators",
     "bag": "data.windows_per_bag",
     "backbone": "model.backbone",
     "trainable_stages": "model.trainable_stages",
@@ -130,7 +156,7 @@ FLAGS = {
     "folds": "evaluation.folds",
     "permutations": "evaluation.permutations",
 }
-LISTS = ("band", "modalities", "reject")  # words with commas between them
+LISTS = ("band", "eeg_band", "modalities", "reject")  # words with commas between them
 
 
 def resolve(given: dict[str, Any]) -> Config:
@@ -144,6 +170,8 @@ def resolve(given: dict[str, Any]) -> Config:
             continue
         if name in LISTS:
             value = [] if value == "none" else [w.strip() for w in value.split(",") if w.strip()]
+        if name == "eeg_band" and len(value) != 2:
+            raise UserError(f"--eeg-band {given[name]}: expected LOW,HIGH in Hz, such as 1,30")
         if name == "bag":
             if value not in ("window", "trial"):
                 raise UserError(f"--bag {value}: expected window or trial{nearest(str(value), ('window', 'trial'))}")

@@ -34,7 +34,9 @@ class EEGPreparation(Section):
         "auto", description="who says what a component is: ICLabel in its range and EOG/ECG correlation, or one of them"
     )
     eog_threshold: float = Field(0.6, gt=0, le=1, description="|correlation| with EOG that makes a component a blink")
-    ecg_threshold: float = Field(0.5, gt=0, le=1, description="|correlation| with ECG that makes it a heart beat")
+    ecg_threshold: float = Field(
+        0.6, gt=0, le=1, description="correlation with what recurs at the ECG's R peaks that makes it a heart beat"
+    )
 
     @model_validator(mode="after")
     def _band_fits(self) -> EEGPreparation:
@@ -111,6 +113,12 @@ class Data(Section):
     permute_labels: int | None = Field(
         None, ge=0, description="shuffle labels between the trials of a subject with this seed: what chance looks like"
     )
+
+    @model_validator(mode="after")
+    def _band_rises(self) -> Data:
+        if self.band is not None and not self.band[0] < self.band[1]:
+            raise ValueError(f"band {self.band[0]:g}-{self.band[1]:g} Hz must rise: LOW,HIGH such as 1,30")
+        return self
 
 
 class Selection(Section):
@@ -241,6 +249,9 @@ class Evaluation(Section):
     seeds: int = Field(1, ge=1, description="how many seeds of training, from training.seed on, each over all folds")
     permutations: int = Field(0, ge=0, description="re-runs with permuted labels for the chance level")
     probes: bool = Field(True, description="deletion and shuffling tests after each fold")
+    subsets: bool = Field(
+        False, description="answer the test windows with every subset of the modalities too, the others hidden"
+    )
     resamples: int = Field(
         1000, ge=100, description="permutations of labels over held predictions, for the chance level"
     )
@@ -278,6 +289,11 @@ class Config(Section):
             raise ValueError(
                 f"model.fusion.method {method} joins a model of the EEG with one of the face, data.modalities is "
                 f"{given}; use --modalities eeg,face or another method"
+            )
+        if self.evaluation.subsets and len(self.data.modalities) > 5:
+            raise ValueError(
+                f"evaluation.subsets of {len(self.data.modalities)} modalities ({given}) would be "
+                f"{2 ** len(self.data.modalities) - 1}; name at most 5 (31 subsets) with --modalities"
             )
         if method == "bandpower-logistic" and "eeg" not in self.data.modalities:
             raise ValueError(

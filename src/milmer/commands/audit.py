@@ -10,7 +10,22 @@ import typer
 from milmer import console
 from milmer.commands.app import ROAD, SAID, app
 from milmer.errors import UserError
-from milmer.options import ConfigFile, Folds, Modalities, Out, Preset, Sets, Step, Target, Threshold, Window, resolve
+from milmer.options import (
+    ConfigFile,
+    EEGBand,
+    Folds,
+    Modalities,
+    Montage,
+    Out,
+    Preset,
+    Sets,
+    Step,
+    Target,
+    Threshold,
+    Ties,
+    Window,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,9 +62,12 @@ def audit(
     folds: Folds = None,
     target: Target = None,
     threshold: Threshold = None,
+    ties: Ties = None,
     window: Window = None,
     step: Step = None,
     modalities: Modalities = None,
+    eeg_band: EEGBand = None,
+    montage: Montage = None,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from milmer.config import Model
+from milmer.errors import UserError
 from milmer.models.bag import EEG, FACE, Bag, Prediction
 from milmer.models.cca import LinearCCA
 from milmer.models.eeg import BANDS, CLIP, log_band_powers
@@ -226,7 +227,7 @@ class BandPowerLogistic(HubModel):
 
     Raises
     ------
-    ValueError
+    UserError
         If the rate is too low for any band.
     """
 
@@ -256,7 +257,10 @@ class BandPowerLogistic(HubModel):
         self.px, self.n_frames, self.n_windows = px, n_frames, n_windows
         self.bands = [(low, min(high, sfreq / 2)) for low, high in BANDS.values() if low < sfreq / 2]
         if not self.bands:
-            raise ValueError(f"band powers need EEG at more than 8 Hz, got {sfreq:g} Hz")
+            raise UserError(
+                f"bandpower-logistic: found EEG at {sfreq:g} Hz, expected more than 8 Hz to hold a band; prepare anew "
+                "with a higher preparation.eeg.rate, or use another model.fusion.method"
+            )
         numbers = len(self.bands) + 1
         self.register_buffer("positions", torch.zeros(electrodes, 3))  # (E, 3)
         self.register_buffer("mean", torch.zeros(electrodes, numbers))  # (E, F)

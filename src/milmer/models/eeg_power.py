@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from milmer.errors import UserError
 from milmer.models.attention import init_linear
 from milmer.models.bag import Bag
 from milmer.models.eeg_base import CLIP, Asked, EEGTokens, masked_centre
@@ -35,7 +36,7 @@ class BandPowerTokens(EEGTokens):
 
     Raises
     ------
-    ValueError
+    UserError
         If `sfreq` is too low for any band.
     """
 
@@ -44,7 +45,10 @@ class BandPowerTokens(EEGTokens):
         self.sfreq = sfreq
         self.bands = [(low, min(high, sfreq / 2)) for low, high in BANDS.values() if low < sfreq / 2]
         if not self.bands:
-            raise ValueError(f"band-power tokens need EEG at more than 8 Hz, got {sfreq:g} Hz")
+            raise UserError(
+                f"band-power tokens: found EEG at {sfreq:g} Hz, expected more than 8 Hz to hold a band of theirs; use "
+                "--eeg-tokens channel, or prepare anew with a higher preparation.eeg.rate"
+            )
         n = len(self.bands) + 1
         self.scale = ElectrodeTable(torch.cat([torch.zeros(n), torch.ones(n)]))
         self.project = nn.Linear(n, width)

@@ -297,7 +297,11 @@ def _audit(
     begun = time.monotonic()
     features = window_features(store, config.data, progress)
     labels = make_labels(
-        features.table, config.data.target, config.data.threshold, store.info.get("rating_ranges") or None
+        features.table,
+        config.data.target,
+        config.data.threshold,
+        store.info.get("rating_ranges") or None,
+        config.data.ties,
     )
     study = Study(
         features.table, labels.y, len(labels.classes), features.values, features.modality, config.evaluation.seed
