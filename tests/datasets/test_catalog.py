@@ -34,6 +34,11 @@ def test_every_study_has_a_loader_and_known_words(name: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_the_page_on_studies_has_a_row_for_each() -> None:
+    page = (Path(__file__).parents[2] / "docs/studies.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([\w-]+)` \|", page, flags=re.M) == list(CATALOG)
+
+
 def test_an_unknown_study_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"known are deap, .*did you mean 'deap-raw'"):
         open_study("deap_raw", Path())
