@@ -1,4 +1,4 @@
-"""The verb ablate: the paper's tables, and the selection methods, on any store."""
+"""The verb ablate: the paper's tables, the selection methods and missing modalities, on any store."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ from milmer.options import (
     Batch,
     ConfigFile,
     Device,
+    EEGBand,
     EEGTokens,
     Epochs,
     Folds,
     Frames,
     Fusion,
     Jobs,
+    Modalities,
+    Montage,
+    Operators,
     Preset,
-    Protocol,
     Reject,
+    RejectUV,
     Selection,
     Sets,
     Stages,
     Step,
     Target,
     Threshold,
+    Ties,
     Window,
     resolve,
 )
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel=ROAD)
 def ablate(
-    kind: Annotated[str, typer.Argument(help="balancing, fusion, components or selection.")],
+    kind: Annotated[str, typer.Argument(help="balancing, fusion, components, selection, modalities or eeg-band.")],
     store: Annotated[Path | None, typer.Argument(help="A store.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write, or to go on in.", show_default=False)] = None,
     cells: Annotated[str | None, typer.Option(metavar="A,B", help="Only these cells; names below.")] = None,
@@ -52,15 +57,24 @@ def ablate(
         str | None, typer.Option(metavar="0,1,2", help="Training seeds; default: the configuration's one.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="Print the cells and what each sets; run nothing.")] = False,
-    protocol: Protocol = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="trial, subject, stimulus, subject-and-stimulus or window (leaky, to compare with)."),
+    ] = None,
     folds: Folds = None,
     jobs: Jobs = 1,
+    modalities: Modalities = None,
     target: Target = None,
     threshold: Threshold = None,
+    ties: Ties = None,
     window: Window = None,
     step: Step = None,
     frames: Frames = None,
     reject: Reject = None,
+    operators: Operators = None,
+    eeg_band: EEGBand = None,
+    montage: Montage = None,
+    reject_uv: RejectUV = None,
     bag: BagOf = None,
     backbone: Backbone = None,
     trainable_stages: Stages = None,
@@ -76,7 +90,7 @@ def ablate(
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Compare choices of the model, each evaluated alike: the paper's Tables 4, 5 and 6, and how frames are chosen.
+    """Compare choices of the model, each evaluated alike: the paper's Tables 4, 5 and 6, and more.
 
     A run that was stopped goes on by the same command; cells that are in the folder already are not run again.
 
@@ -85,6 +99,9 @@ def ablate(
     bandpower-logistic.
     [bold]components[/]: tuned or frozen, -mil or -middle, -attention or -none, such as frozen-mil-none.
     [bold]selection[/]: gated-topk, gated, straight-through, perturbed-topk, softmax, mean, middle-frame, published.
+    [bold]modalities[/]: what a missing one costs: one model, shown every subset of --modalities at test (eeg+face, eeg,
+    face); each alone (eeg-alone, face-alone); all of them without-dropout.
+    [bold]eeg-band[/]: how much of it is muscle: stored-band, stored-band-with-muscle, 1-30, 1-30-with-muscle.
     """
     given = {k: v for k, v in locals().items() if k not in ("kind", "store", "out", "cells", "seeds", "show", "jobs")}
     names = [] if cells is None else [w.strip() for w in cells.split(",") if w.strip()]
@@ -101,7 +118,7 @@ def ablate(
 
 def _ablate(kind: str, store: Path, out: Path, config: Config, cells: list[str], seeds: list[int], jobs: int) -> None:
     from milmer.evaluation.ablations.ablate import ablate as run
-    from milmer.evaluation.ablations.plans import choose, plan
+    from milmer.evaluation.ablations.plans import DROPOUT, choose, plan
     from milmer.evaluation.ablations.runs import notes_of
     from milmer.reports.ablation import write_ablation_report
     from milmer.store import Store
@@ -110,6 +127,8 @@ def _ablate(kind: str, store: Path, out: Path, config: Config, cells: list[str],
     for cell in choose(plan(kind, config), cells):
         for note in notes_of(cell.apply(config, config.training.seed)):
             console.warn(f"{cell.name}: {note} ({config.model.backbone}): give --backbone with a trained network")
+    if kind == "modalities" and not config.model.modality_dropout:
+        console.say(f"model.modality_dropout is 0: trained with {DROPOUT:g}, so that one may be missing at test")
     try:
         with console.progress_bar(f"ablate {kind}") as progress:
             found = run(opened, config, kind, out, seeds=seeds, cells=cells, jobs=jobs, progress=progress)
@@ -133,7 +152,10 @@ def _list(kind: str, config: Config, names: list[str]) -> None:
     from milmer.evaluation.ablations.plans import PAPER_COLUMN, choose, plan
 
     for cell in choose(plan(kind, config), names):
-        sets = ", ".join(f"{k}={','.join(v) if isinstance(v, list) else v}" for k, v in cell.overrides.items())
+        sets = ", ".join(
+            f"{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in cell.overrides.items()
+        )
+        sets += f"; shown at test: {','.join(cell.present)}" if cell.present else ""
         paper = f" [{PAPER_COLUMN}: {cell.paper:.2f}]" if cell.paper is not None else ""
         console.say(f"{cell.name}: {sets}{paper}")
 

@@ -147,8 +147,8 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
 
         tested = ~np.isin(names, ("train", "validation"))  # (n,)
         every = subsets(config.data.modalities)
-        given = {"device": config.training.device, "batch": 2 * config.training.batch}
-        answers = predict_subsets(fold.folder, bags, rows[tested], every, **given)
+        device, batch = config.training.device, 2 * config.training.batch
+        answers = predict_subsets(fold.folder, bags, rows[tested], every, device=device, batch=batch)
         write_table(fold.folder / SUBSETS, subset_rows(table[tested], bags.labels.classes, answers))
     # The fit has written what it fitted; what came after it is added.
     write_json(fold.folder / FITS, guard.record() | {"notes": [*bags.labels.notes, *notes]})

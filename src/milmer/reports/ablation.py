@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from milmer.evaluation.ablations.plans import PAPER_COLUMN, PAPER_NOTE, TITLES
+from milmer.evaluation.ablations.plans import PAPER_COLUMN, PAPER_NOTE, TITLES, dropout_of
 from milmer.evaluation.ablations.results import Ablation
 from milmer.evaluation.chance import ALPHA
 from milmer.evaluation.protocols import LEAKY, display_name
@@ -145,6 +145,8 @@ def _sentences(ablation: Ablation) -> list[str]:
         f"Highest accuracy over windows: {best['cell']}, {number(best['accuracy_window'])}{leaky} "
         f"(chance {number(best['accuracy_window_chance'])}, {_seeds(ablation.seeds)})."
     ]
+    if ablation.kind == "modalities":
+        found += _missing(ablation)
     above = [r["cell"] for r in done if (r["accuracy_window_p"] or 1.0) <= ALPHA]
     found.append(f"Above chance at 5 %: {_listed(above, len(done))}.")
     others = [r for r in done if r["cell"] != ablation.reference]
@@ -157,6 +159,26 @@ def _sentences(ablation: Ablation) -> list[str]:
             f"{_listed(clear, len(others))}. Of twenty comparisons without any difference one is expected to look so."
         )
     return found
+
+
+def _missing(ablation: Ablation) -> list[str]:
+    """Say how the rows of missing modalities came about, and which single one costs most when it is gone."""
+    config, names = ablation.config, ablation.config.data.modalities
+    said = "A row such as a+b is one model of all modalities, shown these at test and no other; a test window that has "
+    said += "nothing of them is answered without evidence. NAME-alone is a model that never had another."
+    if any("model.modality_dropout" in r["overrides"] for r in ablation.rows):
+        own = "" if config.model.modality_dropout else " (model.modality_dropout was 0)"
+        said += f" Modality dropout while training: {dropout_of(config):g}{own}; without-dropout had none."
+    figures = {r["cell"]: r["accuracy_window"] for r in ablation.done}
+    whole = figures.get("+".join(names))
+    left = {n: figures.get("+".join(m for m in names if m != n)) for n in names}
+    costs = {n: whole - value for n, value in left.items() if whole is not None and value is not None}
+    if not costs:
+        return [said]
+    worst = max(costs, key=lambda n: costs[n])
+    told = ", ".join(f"{n} {number(-cost)}" for n, cost in costs.items())
+    most = f"; {worst} is missed most" if costs[worst] > 0 else ""
+    return [said, f"Accuracy over windows without one of them, less all: {told}{most}."]
 
 
 def _listed(names: Sequence[str], of: int) -> str:

@@ -38,8 +38,8 @@ def ablate(
         What to learn from.
     config : Config
         What every cell starts from; its ``evaluation`` names protocol and folds.
-    kind : {'balancing', 'fusion', 'components', 'selection'}
-        Which ablation (the paper's Tables 4, 5 and 6, and the selection methods).
+    kind : {'balancing', 'fusion', 'components', 'selection', 'modalities'}
+        Which ablation (the paper's Tables 4, 5 and 6, the selection methods, and what a missing modality costs).
     out : Path
         A new folder, or one of an ablation of the same store and protocol: finished cells are taken from it, an
         interrupted one goes on where it was. It may hold several kinds, which share cells of equal configuration.

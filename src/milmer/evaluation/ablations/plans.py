@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from milmer.errors import UserError, nearest
+from milmer.evaluation.subsets import MOST, subset_name, subsets
 
 if TYPE_CHECKING:
     from milmer.config import Config
@@ -25,10 +26,14 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "fusion": "How the modalities are fused (the paper's Table 5, and more)",
         "components": "What each component adds (the paper's Table 6)",
         "selection": "How frames are chosen",
+        "modalities": "What is lost where a modality is missing",
+        "eeg-band": "How much of the EEG is muscle",
     }
 )
 KINDS = tuple(TITLES)
 BOTH, FACE, EEG = ("eeg", "face"), ("face",), ("eeg",)
+DROPOUT = 0.3  # of modalities, where the configuration has none
+MUSCLE = "muscle artifact"
 QUERIES = (16, 32, 64, 147, 196)
 PAPER_QUERIES = 64
 # Accuracy in %, the paper's Tables 4, 5 and 6, as far as they are known.
@@ -53,12 +58,16 @@ class Cell:
         Modalities without which the cell compares nothing.
     paper : float or None
         The paper's accuracy in %, of its leaky protocol; None where none is known.
+    present : tuple of str
+        The modalities that the fitted model is shown at test, where others are hidden from it: cells that differ in
+        nothing else share a run. Without any, the model is given all that it takes.
     """
 
     name: str
     overrides: Mapping[str, Any]
     needs: tuple[str, ...] = FACE
     paper: float | None = None
+    present: tuple[str, ...] = ()
 
     def apply(self, config: Config, seed: int) -> Config:
         """Return the configuration of this cell and training seed.
@@ -84,15 +93,16 @@ def plan(kind: str, config: Config) -> tuple[Cell, ...]:
 
     Parameters
     ----------
-    kind : {'balancing', 'fusion', 'components', 'selection'}
+    kind : {'balancing', 'fusion', 'components', 'selection', 'modalities', 'eeg-band'}
         Which ablation.
     config : Config
-        What the cells change; `components` takes its multiple-instance selection from it.
+        What the cells change; `components` takes its multiple-instance selection from it, `modalities` its modalities,
+        and `eeg-band` the kinds of component that are taken out.
 
     Raises
     ------
     UserError
-        If there is no such ablation.
+        If there is no such ablation, or the configuration has too few or too many modalities for it.
     """
     if kind == "balancing":
         return _balancing()
@@ -102,6 +112,10 @@ def plan(kind: str, config: Config) -> tuple[Cell, ...]:
         return _components(config.model.selection.method)
     if kind == "selection":
         return _selection()
+    if kind == "modalities":
+        return _modalities(config)
+    if kind == "eeg-band":
+        return _eeg_band(config.data.reject)
     raise UserError(f"ablation '{kind}': found no such ablation, expected {', '.join(KINDS)}{nearest(kind, KINDS)}")
 
 
@@ -123,9 +137,11 @@ def choose(cells: Sequence[Cell], names: Iterable[str]) -> tuple[Cell, ...]:
     return tuple(c for c in cells if not wanted or c.name in wanted)
 
 
-def best_known(kind: str) -> str:
-    """Return the name of the paper's own choice, to compare with where the user's own is no cell."""
+def best_known(kind: str, cells: Sequence[Cell]) -> str:
+    """Return the name of the paper's own choice, to compare with where the user's own is no cell; else the first's."""
     return {
+        "modalities": cells[0].name,
+        "eeg-band": cells[0].name,
         "balancing": f"{PAPER_QUERIES}-queries",
         "fusion": "transformer",
         "components": "tuned-mil-attention",
@@ -169,6 +185,49 @@ def _components(own: str) -> tuple[Cell, ...]:
                 }
                 cells.append(Cell(name, overrides, FACE, TABLE_6.get(name)))
     return tuple(cells)
+
+
+def dropout_of(config: Config) -> float:
+    """Return the modality dropout that `modalities` trains with: the configuration's own unless that is none."""
+    return config.model.modality_dropout or DROPOUT
+
+
+def _modalities(config: Config) -> tuple[Cell, ...]:
+    """Every subset of the modalities shown to one model; then a model of each alone, and one of all without dropout."""
+    names, method = config.data.modalities, config.model.fusion.method
+    given = f"ablate modalities: --modalities {','.join(names)}"
+    if len(names) < 2:
+        raise UserError(f"{given}: found one, expected two at least to hide one of, such as eeg,face or eeg,gsr,ppg")
+    if len(names) > MOST:
+        many = f"found {len(names)} ({2 ** len(names) - 1} subsets), expected at most {MOST} ({2**MOST - 1})"
+        raise UserError(f"{given}: {many}; leave some out")
+    if method == "bandpower-logistic":
+        raise UserError(f"{given}: model.fusion.method {method} uses the EEG alone; use another")
+    apart = method in ("ensemble", "deepcca")  # each modality's model is fitted alone, so that none is ever dropped
+    shared = {"data.modalities": list(names), "evaluation.subsets": True}
+    shared |= {} if apart else {"model.modality_dropout": dropout_of(config)}
+    cells = [Cell(subset_name(s), shared, names, present=s) for s in subsets(names)]
+    plain: dict[str, Any] = {"model.modality_dropout": 0.0, "evaluation.subsets": False}
+    lone = plain | ({"model.fusion.method": "transformer"} if apart else {})
+    cells += [Cell(f"{n}-alone", {"data.modalities": [n]} | lone, (n,)) for n in names]
+    if not apart:
+        cells.append(Cell("without-dropout", {"data.modalities": list(names)} | plain, names))
+    return tuple(cells)
+
+
+def _eeg_band(own: Sequence[str]) -> tuple[Cell, ...]:
+    """The stored band and one below most of the muscles', each with muscle components taken out and left in.
+
+    Muscles of the face speak above 30 Hz: what is lost below it may have been the face, seen by the EEG.
+    """
+    without = [k for k in own if k != MUSCLE]
+    bands: Mapping[str, list[float] | None] = {"stored-band": None, "1-30": [1.0, 30.0]}
+    rejects = {"": [*without, MUSCLE], "-with-muscle": without}
+    return tuple(
+        Cell(f"{band}{word}", {"data.band": edges, "data.reject": reject}, EEG)
+        for band, edges in bands.items()
+        for word, reject in rejects.items()
+    )
 
 
 def _selection() -> tuple[Cell, ...]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from milmer.config import Config, validate
 from milmer.errors import UserError
-from milmer.evaluation.ablations.plans import PAPER_COLUMN, best_known, plan
+from milmer.evaluation.ablations.plans import PAPER_COLUMN, Cell, best_known, plan
 from milmer.evaluation.ablations.runs import CellRun, cell_key, cell_run, notes_of
 from milmer.evaluation.ablations.table import Row, score
 from milmer.evaluation.protocols import display_name
@@ -98,10 +98,11 @@ def read_one(record: Mapping[str, Any], kind: str, out: Path) -> Ablation:
     runs = {c.name: [cell_run(record["fingerprint"], config, c, s, out) for s in seeds] for c in cells}
     ready = [c.name for c in cells if all(w.complete for w in runs[c.name]) and c.name not in faults]
     own = {cell_key(config.model_copy(update=_seeded(config, s)), record["fingerprint"]) for s in seeds}
-    wanted = [*(c.name for c in cells if {w.key for w in runs[c.name]} <= own), best_known(kind), *ready]
+    mine = [c.name for c in cells if {w.key for w in runs[c.name]} <= own] if kind != "modalities" else []
+    wanted = [*mine, best_known(kind, cells), *ready]
     reference = next((n for n in wanted if n in ready), "")
     found = Ablation(kind, record["protocol"], record["study"], seeds, reference, config)
-    tables = {n: {w.seed: pd.read_parquet(w.folder / "predictions.parquet") for w in runs[n]} for n in ready}
+    tables = {n: {w.seed: w.predictions() for w in runs[n]} for n in ready}
     about = {n: [json.loads((w.folder / "run.json").read_text(encoding="utf-8")) for w in runs[n]] for n in ready}
     figures: dict[str, Row] = {}
     if ready:
@@ -113,7 +114,7 @@ def read_one(record: Mapping[str, Any], kind: str, out: Path) -> Ablation:
         shared = [c.name for c in cells if c is not cell and c.name in ready and _same(runs[c.name], runs[name])]
         row: Row = {"cell": name, "paper": cell.paper, "state": "done" if name in ready else "not run"}
         row["reason"] = "" if name in ready else faults.get(name, "not finished")
-        row["notes"] = notes_of(runs[name][0].config)
+        row["notes"] = notes_of(runs[name][0].config) + _hidden(cell, config)
         row |= {"reference": reference, "shared_with": shared, "seeds": list(seeds), "overrides": dict(cell.overrides)}
         if name in ready:
             row["parameters"] = _parameters(runs[name][0].folder)
@@ -128,7 +129,13 @@ def _seeded(config: Config, seed: int) -> dict[str, Any]:
 
 
 def _same(a: Iterable[CellRun], b: Iterable[CellRun]) -> bool:
-    return [w.key for w in a] == [w.key for w in b]
+    return [w.answers for w in a] == [w.answers for w in b]
+
+
+def _hidden(cell: Cell, config: Config) -> list[str]:
+    """Say what a cell hides from the model that it shares with others."""
+    gone = [name for name in config.data.modalities if name not in cell.present] if cell.present else []
+    return [f"the model of all, {' and '.join(gone)} hidden"] if gone else []
 
 
 def _parameters(folder: Path) -> int | None:
@@ -150,7 +157,7 @@ def write_predictions(fingerprint: str, found: Sequence[Ablation], out: Path) ->
         for cell in plan(ablation.kind, ablation.config):
             for seed in ablation.seeds if cell.name in done else ():
                 work = cell_run(fingerprint, ablation.config, cell, seed, out)
-                table = pd.read_parquet(work.folder / "predictions.parquet")
+                table = work.predictions()
                 table = table[table["part"] != "train"].drop(columns="seed", errors="ignore")
                 table.insert(0, "ablation", ablation.kind)
                 table.insert(1, "cell", cell.name)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from milmer.config import Config, load_config
 from milmer.errors import UserError
 from milmer.evaluation.ablations.plans import Cell
+from milmer.evaluation.subsets import PRESENT, SUBSETS, subset_name
 from milmer.store import Store, content_hash
+from milmer.windows import holds
+
+if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
+    import pandas as pd
 
 VERSION = 1  # goes up when a cell of the same configuration would come out otherwise
 RANDOM = "frozen random weights"
@@ -38,6 +44,20 @@ class CellRun:
         """Whether the run has ended."""
         return is_complete(self.folder)
 
+    @property
+    def answers(self) -> tuple[str, tuple[str, ...]]:
+        """What its predictions hang on: the run, and what the model was shown."""
+        return self.key, self.cell.present
+
+    def predictions(self) -> pd.DataFrame:
+        """Read the predictions of its run; of the test part only where modalities are hidden."""
+        import pandas as pd
+
+        if not self.cell.present:
+            return pd.read_parquet(self.folder / "predictions.parquet")
+        shown = [(PRESENT, "==", subset_name(self.cell.present))]
+        return pd.read_parquet(self.folder / SUBSETS, filters=shown).drop(columns=PRESENT)
+
 
 def cell_key(config: Config, fingerprint: str) -> str:
     """Return the hash of what a run's predictions depend on: 16 hexadecimal digits.
@@ -49,6 +69,8 @@ def cell_key(config: Config, fingerprint: str) -> str:
     del values["preset"], values["preparation"], values["training"]["workers"]
     for name in ("permutations", "probes", "resamples", "confidence", "samples"):
         values["evaluation"].pop(name, None)
+    if not values["evaluation"]["subsets"]:  # as in the hashes of before there were any
+        del values["evaluation"]["subsets"]
     if values["model"]["balancing"]["method"] == "none":
         values["model"]["balancing"] = "none"
     return content_hash([VERSION, fingerprint, values])
@@ -90,10 +112,10 @@ def is_complete(folder: Path) -> bool:
 def lacking(cell: Cell, config: Config, store: Store) -> str:
     """Say why a cell would compare nothing with this data; nothing if it can be run."""
     for name in cell.needs:
-        word = {"eeg": "EEG", "face": "faces"}[name]
+        word = {"eeg": "EEG", "face": "faces"}.get(name, name)
         if name not in config.data.modalities:
             return f"needs {word}, which data.modalities leaves out"
-        if not store.trials[f"has_{name}"].any():
+        if not holds(store.trials, name).any():
             return f"needs {word}, and the store has none"
     if "face" in cell.needs and config.model.fusion.method == "bandpower-logistic":
         return "needs faces, and model.fusion.method bandpower-logistic looks at none"
