@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from milmer.config import Preparation
 from milmer.datasets import open_study
 from milmer.datasets.dreamer import DreamerStudy
 from milmer.errors import UserError
+from milmer.preparation import prepare_study
+from milmer.store import Store
 
 from .dreamer_fixture import ELECTRODES, coded, content, write_study
 
@@ -120,3 +123,30 @@ def test_other_and_damaged_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"DREAMER\.mat: not readable as a Matlab file"):
         DreamerStudy(path).recordings()
+
+
+def test_it_becomes_a_store(tmp_path: Path) -> None:
+    whole = content(2, 4, seconds=20.0)
+    rng = np.random.default_rng(1)
+    for s in range(2):
+        for kind, size in (("EEG", 20.0), ("ECG", 300.0)):
+            films = whole["Data"][0, s][kind]["stimuli"]
+            for f in range(4):  # noise of the size of EEG on the DC level that the headset has
+                films[f, 0] = 4200 + rng.normal(0, size, films[f, 0].shape)
+    whole["Data"][0, 1]["EEG"]["stimuli"][2, 0] = np.zeros((0, 0))
+    settings = Preparation.model_validate({"eeg": {"ica": "none"}})
+    study = DreamerStudy(write_study(tmp_path / "study", whole))
+    prepared = prepare_study(study, tmp_path / "store", settings)
+    assert prepared.done == 2
+    assert not prepared.failed
+    store = Store(tmp_path / "store")
+    assert list(store.trials["subject"]) == ["s01"] * 4 + ["s02"] * 4
+    assert list(store.trials["trial"]) == [1, 2, 3, 4] * 2
+    assert list(store.trials["has_eeg"]) == [True] * 6 + [False, True]
+    assert list(store.trials["has_ecg"]) == [True] * 8
+    assert not store.trials["has_face"].any()
+    for row, trial in enumerate(t for r in study.recordings() for t in r.trials):
+        assert store.trials["rating_arousal"][row] == trial.ratings["arousal"]
+        assert store.trials["stimulus"][row] == trial.stimulus
+        assert store.trials["duration"][row] == pytest.approx(20 + trial.trial, abs=0.02)
+    assert store.eeg(0, 0.0, 3.0).shape == (14, 384)

@@ -2,8 +2,9 @@
 
 Short and long videos were shown in two experiments, on different days: they are two sessions of a subject, each a
 recording of its own (electrodes were put on anew). A trial's number is its place in the file, its stimulus the
-publisher's VideoIDs. Self-assessments have arousal first, then valence. The 5 s before a video serve as padding. How
-the face videos' files are named is not public, so they are not read.
+publisher's VideoIDs; the file does not say when a video was shown, so trials have no order. Self-assessments have
+arousal first, then valence. The 5 s before a video serve as padding. How the face videos' files are named is not
+public, so they are not read.
 
 Miranda-Correa et al. (2021), AMIGOS: a dataset for affect, personality and mood research on individuals and groups,
 IEEE Transactions on Affective Computing 12(2).
@@ -168,7 +169,7 @@ class AmigosStudy:
         shown = tuple(k for k in places if k < len(rated) and np.isfinite(rated[k][: len(RATINGS)]).any())
         session = _Session(path, block, shown, self._opened, self._outlines)
         trials = []
-        for order, index in enumerate(shown):
+        for index in shown:
             where = f"{path}: trial {index + 1}: "
             values = {n: rating(v, 1, 9, where + n) for n, v in zip(RATINGS, rated[index], strict=False)}
             chosen = [n for n, v in zip(EMOTIONS, rated[index][len(RATINGS) :], strict=False) if v == 1]
@@ -182,7 +183,6 @@ class AmigosStudy:
                     stimulus=ids[index] if index < len(ids) else f"v{index + 1:02d}",
                     recording=f"{key}-{block}",
                     block=block,
-                    order=order,
                     eeg=columns(tuple(range(len(EEG_NAMES))), EEG_NAMES, volts=True),
                     ecg=columns((14, 15), ("ecg-right", "ecg-left")),
                     peripheral={n: columns((c,), (n,)) for n, c in PERIPHERAL.items()},

@@ -1,8 +1,8 @@
 """DREAMER: 23 subjects, 18 film clips, EEG of 14 channels and two ECG channels in one Matlab file; no face.
 
-Its films are in the publisher's order for everybody: a trial's number is its place there. The baselines before the
-films are recordings of their own and do not touch the films, so they serve for nothing here. Only one subject's
-signals are ever in memory.
+Its films are in the publisher's order for everybody: a trial's number is its place there, and as the file does not say
+when a film was shown, trials have no order. The baselines before the films are recordings of their own and do not touch
+the films, so they serve for nothing here. Only one subject's signals are ever in memory.
 
 Katsigiannis and Ramzan (2018), DREAMER: a database for emotion recognition through EEG and ECG signals from wireless
 low-cost off-the-shelf devices, IEEE Journal of Biomedical and Health Informatics 22(1).
@@ -153,7 +153,6 @@ class DreamerStudy:
                     trial=film + 1,
                     stimulus=f"film{film + 1:02d}",
                     recording=key,
-                    order=len(trials),
                     duration=lengths["EEG"] or lengths["ECG"],
                     eeg=signal if eeg[film] else None,
                     peripheral=self._ecg(index, film, rates["ECG"]) if ecg[film] else {},

@@ -105,7 +105,7 @@ class MahnobStudy:
 
     def survey(self) -> Sequence[str]:
         """Say which sessions are skipped, and what subjects and films are missing."""
-        subjects, damaged, skipped = self._sessions()
+        subjects, _, skipped = self._sessions()
         lines = []
         if len(subjects) < SUBJECTS:
             lines.append(f"{len(subjects)} subjects with ratings ({numbers(subjects)}), the publisher has {SUBJECTS}")
@@ -114,7 +114,6 @@ class MahnobStudy:
         for number, sessions in sorted(subjects.items()):
             if len(sessions) < FILMS:
                 lines.append(f"s{number:02d}: {len(sessions)} rated sessions, the publisher has {FILMS}")
-        lines += [note for recording in damaged for note in recording.notes]
         return lines
 
     def _sessions(self) -> tuple[dict[int, list[Session]], list[Recording], int]:
