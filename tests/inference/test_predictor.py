@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.conftest import make_store
 
 from milmer.config import load_config
 from milmer.errors import UserError
@@ -198,3 +199,22 @@ def test_a_recordings_summary_is_calibrated_and_its_windows_are_not(model: Path,
         tables.append(made.windows)
     pd.testing.assert_frame_equal(*tables)
     assert "25% (chance if nothing is known 25%)" in said[1] and said[0] != said[1]
+
+
+def test_a_body_signal_comes_from_a_channel_of_the_recording(tmp_path: Path) -> None:
+    import mne
+
+    store = make_store(tmp_path / "store", subjects=3, trials=5, face=False, body=("ecg", "gsr"))
+    overrides = QUICK | {"data.modalities": ["eeg", "ecg", "gsr"], "data.target": "arousal"}
+    train(Store(store), load_config("demo", overrides=overrides), tmp_path / "model")
+    rng, rate, seconds = np.random.default_rng(0), 128.0, 20
+    names = ["Fp1", "Fp2", "C3", "C4", "P3", "P4", "O1", "O2", "ECG"]
+    values = 1e-5 * rng.normal(size=(9, int(rate * seconds)))
+    beat = np.exp(-0.5 * ((np.arange(values.shape[1]) / rate % 0.8 - 0.3) / 0.012) ** 2)
+    values[8] = 1e-3 * beat + 1e-5 * rng.normal(size=beat.size)
+    info = mne.create_info(names, rate, ["eeg"] * 8 + ["ecg"])
+    mne.io.RawArray(values, info, verbose="error").save(tmp_path / "own_raw.fif", verbose="error")
+    made = predict_recording(tmp_path / "model", tmp_path / "out", eeg=tmp_path / "own_raw.fif")
+    assert "own_raw.fif: found no gsr: predicted without it" in made.notes
+    table = pd.read_csv(made.table)
+    assert table["has_ecg"].all() and not table["has_gsr"].any() and table["has_eeg"].all()

@@ -9,6 +9,7 @@ import torch
 
 from milmer.config import Data, load_config
 from milmer.errors import UserError
+from milmer.evaluation.audit.features import window_features
 from milmer.evaluation.guard import Guard
 from milmer.evaluation.protocols import Split
 from milmer.models.baselines import Ensemble
@@ -139,3 +140,15 @@ def test_modality_dropout_helps_the_modality_that_is_left(body_store, tmp_path) 
         left[dropout] = fitted(body_store, folder, epochs=8, **changed)
     assert accuracy(left[0.0]) > 0.9 and accuracy(left[0.5]) > 0.9
     assert accuracy(left[0.5], ["gsr"]) > accuracy(left[0.0], ["gsr"]) + 0.2
+
+
+def test_the_audits_features_are_level_and_spread_of_each_channel(body_store: Path) -> None:
+    store = Store(body_store)
+    found = window_features(store, Data(modalities=("gsr", "ppg")))
+    assert found.values.shape == (128, 8) and found.modality.tolist() == [2] * 4 + [3] * 4
+    lacks = found.table["trial"].to_numpy() == 3
+    assert np.isnan(found.values[lacks, 4:]).all() and np.isfinite(found.values[~lacks]).all()
+    high = found.table["rating_valence"].to_numpy() > 5
+    assert found.values[high, 0].min() > 5e-6 > found.values[~high, 0].max()
+    signal = store.body(0, "gsr", 3.0, 6.0)
+    np.testing.assert_allclose(found.values[1, [0, 2]], [np.nanmean(signal[0]), np.log(signal[0].std())], rtol=1e-4)

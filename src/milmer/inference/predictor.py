@@ -20,7 +20,9 @@ from milmer.errors import UserError
 from milmer.faces.crop import decode_jpeg
 from milmer.preparation import prepare_study
 from milmer.progress import Progress, silent
+from milmer.sections import BODY
 from milmer.store import Store
+from milmer.windows import holds
 
 THUMBNAIL = 96  # pixels of a frame in the picture
 
@@ -123,6 +125,11 @@ def predict_recording(
         notes += prepared.notes.get("recording", [])
         store = Store(Path(scratch) / "store")
         _check_usable(store, data, prepared.notes.get("recording", []))
+        notes += [
+            f"{eeg.name}: found no {kind}: predicted without it"
+            for kind in data.modalities
+            if eeg is not None and kind in BODY and not holds(store.trials, kind).any()
+        ]
         bags = Bags(store, data, classes=tuple(record["classes"]))
         notes += bags.notes
         rows = np.arange(len(bags.table))
@@ -271,17 +278,17 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _check_inputs(data: Data, eeg: Path | None, video: Path | None) -> list[str]:
-    given = {"eeg": eeg, "face": video}
-    flags = {"eeg": "--eeg", "face": "--video"}
+    # Signals of the body are channels of the file that the EEG is in.
+    given: dict[str, Path | None] = dict.fromkeys(data.modalities, eeg) | {"eeg": eeg, "face": video}
+    flags = {str(m): f"--eeg (its {m} channel)" for m in data.modalities} | {"eeg": "--eeg", "face": "--video"}
     usable = [m for m in data.modalities if given[m] is not None]
     if not usable:
         wanted = " or ".join(flags[m] for m in data.modalities)
         raise UserError(
             f"nothing to predict from: this model was trained on {' and '.join(data.modalities)}; give {wanted}"
         )
-    notes = [
-        f"this model does not use {flags[m]}" for m, p in given.items() if p is not None and m not in data.modalities
-    ]
+    used = {*data.modalities, *(["eeg"] if set(data.modalities) & set(BODY) else [])}
+    notes = [f"this model does not use {flags[m]}" for m, p in given.items() if p is not None and m not in used]
     notes += [f"no {flags[m]} given: predicted without it" for m in data.modalities if given[m] is None]
     return notes
 
@@ -293,6 +300,7 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
 
     duration = 0.0
     signal = eog = ecg = None
+    body: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     if eeg is not None:
         header = read_header(eeg)
@@ -303,6 +311,7 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
             eog = Span(opened, eeg, tuple(header.eog.values()), tuple(header.eog), 0, header.samples)
         if "ecg" in header.peripheral:
             ecg = Span(opened, eeg, (header.peripheral["ecg"],), ("ecg",), 0, header.samples)
+        body = {n: Span(opened, eeg, (i,), (n,), 0, header.samples) for n, i in header.peripheral.items()}
         duration, notes = header.samples / header.rate, header.warnings
     if video is not None:
         duration = max(duration, probe(video).duration - video_start)
@@ -316,6 +325,7 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
         eeg=signal,
         eog=eog,
         ecg=ecg,
+        peripheral=body,
         video=video,
         video_start=video_start,
     )
@@ -323,8 +333,8 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
 
 
 def _check_usable(store: Store, data: Data, notes: list[str]) -> None:
-    """Say why there is nothing to predict from, where preparation found neither EEG nor a face."""
-    if not any(bool(store.trials[f"has_{m}"].iat[0]) for m in data.modalities):
+    """Say why there is nothing to predict from, where preparation found nothing that the model takes."""
+    if not any(holds(store.trials, m)[0] for m in data.modalities):
         raise UserError(f"nothing to predict from: {'; '.join(notes) or 'no usable EEG and no face was found'}")
     seconds = float(store.trials["duration"].to_numpy()[0])
     if seconds < data.window / 2:
@@ -340,6 +350,9 @@ def _table(
     faces = bags.face_rows.reshape(len(table), -1)  # (n, W·N)
     table["has_eeg"] = bags.with_eeg
     table["faces"] = (faces >= 0).sum(axis=1)
+    trials, spans = (bags.table[c].to_numpy() for c in ("trial_row", ["start", "stop"]))  # (n,), (n, 2)
+    for kind in bags.body.kinds:
+        table[f"has_{kind}"] = bags.body.there(kind, trials, spans)
     for i, name in enumerate(classes):
         table[f"prob_{name}"] = prob[:, i]
     table["predicted"] = [classes[i] for i in prob.argmax(axis=1)]

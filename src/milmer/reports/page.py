@@ -183,11 +183,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     within = ", a model for each subject alone" if scope == "subject" else ""
     seeds = ", ".join(map(str, run.seeds)) if len(run.seeds) > 1 else str(config.training.seed)
     rule = record.get("label_rule") or words.MISSING
-    seen = {"eeg": "EEG", "face": "face video"}
     scores = [f"{c} {n}" for c, n in zip(run.classes, _per_class(run), strict=True)]
     facts = [
         ("Study", str(record.get("study", words.MISSING))),
-        ("Input", " and ".join(seen.get(m, m) for m in data.modalities)),
+        ("Input", " and ".join(words.INPUTS[m] for m in data.modalities)),
         ("Protocol", f"{record.get('protocol_name') or run.protocol}, {words.count(folds, 'fold')}{within}"),
         ("Figures of", f"the {run.part} part: {', '.join(counts)}"),
         ("Classes", f"{', '.join(scores)} ({run.rows_word})"),

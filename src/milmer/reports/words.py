@@ -11,6 +11,17 @@ from milmer.evaluation.chance import ALPHA, differs
 from milmer.reports.reading import Run
 
 MISSING = "not available"
+INPUTS = {
+    "eeg": "EEG",
+    "face": "face video",
+    "gsr": "skin conductance",
+    "ppg": "pulse",
+    "ecg": "ECG",
+    "respiration": "breathing",
+    "temperature": "skin temperature",
+    "emg": "muscles",
+    "eog": "eye movements",
+}
 
 # Name, digits, one line that says what it is; higher is better but for the last three.
 FIGURES = {

@@ -1,6 +1,7 @@
-"""Coarse features of every window of a store: band powers of the EEG, light of the face. No network, no torch.
+"""Coarse features of every window of a store: band powers of the EEG, light of the face, level and spread of the body.
 
-They need not be good at emotion. They must be good at what leaks are made of: which trial, which film, which person.
+No network, no torch. They need not be good at emotion. They must be good at what leaks are made of: which trial, which
+film, which person.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milmer.errors import UserError
 from milmer.progress import Progress, silent
+from milmer.signals.body_channels import BODY_CHANNELS, BODY_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +47,7 @@ class Features:
     values : ndarray, shape (n_rows, F)
         As measured; NaN where the window has no such thing.
     modality : ndarray of int, shape (F,)
-        0 for EEG, 1 for the face.
+        0 for EEG, 1 for the face, from 2 on signals of the body.
     notes : tuple of str
         What was left out.
     """
@@ -73,7 +75,7 @@ def window_features(store: Store, data: Data, progress: Progress = silent, most:
         If no window is left, or none has anything to measure.
     """
     from milmer.training.reading import EEGReader
-    from milmer.windows import build_windows
+    from milmer.windows import build_windows, holds
 
     reader = EEGReader(store, data)
     table = build_windows(store.trials, data.window, data.step, data.modalities)
@@ -94,6 +96,9 @@ def window_features(store: Store, data: Data, progress: Progress = silent, most:
     blocks = [np.full((len(table), len(channels) * len(BANDS) + len(LINES) * bool(channels)), np.nan)]  # (n, F_eeg)
     face = "face" in data.modalities and bool(store.trials["has_face"].any())
     blocks.append(np.full((len(table), (CELLS * CELLS + 3) * face), np.nan))  # (n, F_face)
+    there = {k: holds(store.trials, k) for k in BODY_CHANNELS if k in data.modalities}  # (n_trials,) each
+    kinds = [k for k, has in there.items() if has.any()]
+    blocks += [np.full((len(table), 2 * len(BODY_CHANNELS[k])), np.nan) for k in kinds]  # (n, 2 P) each
     trials = np.unique(rows)
     for done, row in enumerate(trials.tolist()):
         mine = np.flatnonzero(rows == row)
@@ -104,8 +109,11 @@ def window_features(store: Store, data: Data, progress: Progress = silent, most:
             blocks[0][mine] = _eeg(reader, row, bounds[mine], channels)  # (w, F_eeg)
         if face and bool(trial["has_face"]):
             blocks[1][mine] = _face(store, row, bounds[mine])  # (w, F_face)
+        for kind, block in zip(kinds, blocks[2:], strict=True):
+            if there[kind][row]:
+                block[mine] = _body(store, row, bounds[mine], kind)  # (w, 2 P)
     values = np.concatenate(blocks, axis=1)  # (n, F)
-    modality = np.repeat([0, 1], [blocks[0].shape[1], blocks[1].shape[1]])  # (F,)
+    modality = np.repeat(np.arange(len(blocks)), [b.shape[1] for b in blocks])  # (F,)
     kept = np.isfinite(values).any(axis=0)  # (F,)
     if not kept.any():
         raise UserError(
@@ -246,6 +254,20 @@ def _face(store: Store, row: int, bounds: Floats) -> Floats:
         seen = [look(store.crop(key, int(there[i]))) for i in chosen.tolist() if i >= 0]
         if seen:
             out[k] = np.mean(seen, axis=0)  # (19,)
+    return out
+
+
+def _body(store: Store, row: int, bounds: Floats, kind: str) -> Floats:
+    """Mean and log spread of each channel of a body signal in the windows of one trial, (w, 2 P); NaN where missing."""
+    signal = store.body(row, kind).astype(np.float64)  # (P, S)
+    out = np.full((len(bounds), 2 * len(signal)), np.nan)  # (w, 2 P)
+    for k, (start, stop) in enumerate(bounds.tolist()):
+        for p, values in enumerate(signal[:, round(start * BODY_RATE) : round(stop * BODY_RATE)]):  # (S_w,) each
+            there = values[np.isfinite(values)]  # (S',)
+            if there.size > 1:
+                spread = float(there.std())
+                out[k, p] = there.mean()
+                out[k, len(signal) + p] = np.log(spread) if spread > 0 else np.nan
     return out
 
 
