@@ -46,7 +46,7 @@ def test_the_list_for_programs() -> None:
 
 @pytest.mark.parametrize("words", [("{root}", "--check"), ("--check", "{root}")])
 def test_a_check_writes_nothing_and_says_what_is_there(tmp_path: Path, words: tuple[str, ...]) -> None:
-    root = write_study(tmp_path / "deap", {1: ORDER, 2: ORDER})
+    root = write_study(tmp_path / "deap", {1: ORDER, 2: ORDER}, videos=False)
     before = sorted(tmp_path.rglob("*"))
     found = call("prepare", "deap", *(w.format(root=root) for w in words))
     assert found.exit_code == 0

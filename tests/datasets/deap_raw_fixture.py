@@ -120,7 +120,7 @@ def write_raw_study(root: Path, orders: dict[int, Sequence[int]], *, videos: boo
         labels = ratings(len(order), participant)
         for t, e in enumerate(order, start=1):
             values = ",".join(f"{v:g}" for v in labels[e - 1])
-            lines.append(f"{participant},{t},{e},{t * 650_000},{values},3")
+            lines.append(f"{participant},{t},{e},{(2 + GAP * t) * 10_000},{values},3")
             if videos and participant <= 22:
                 folder = root / "face_video" / key
                 folder.mkdir(parents=True, exist_ok=True)

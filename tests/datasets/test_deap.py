@@ -395,6 +395,11 @@ def test_what_the_publisher_has_and_this_folder_has_not(tmp_path: Path) -> None:
     lines = DeapStudy(root).survey()
     assert lines[0] == "no file of s32: not unpacked?"
     assert lines[1] == "videos that the publisher has: s02 trial 7"
+    for name in ("s7.dat", "s07 (1).dat", "readme.txt"):
+        (root / "data_preprocessed_python" / name).write_bytes(b"")
+    assert DeapStudy(root).survey()[0] == (
+        "data_preprocessed_python: 2 files are skipped, for their names are not like s01.dat: s07 (1).dat, s7.dat"
+    )
     (root / "SIMULATED.txt").write_text("drawn")
     assert DeapStudy(root).survey() == ()
 

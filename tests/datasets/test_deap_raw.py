@@ -14,7 +14,7 @@ from milmer.datasets.deap_files import EEG_NAMES
 from milmer.datasets.deap_raw import DeapRawStudy
 from milmer.errors import UserError
 
-from .deap_fixture import ratings
+from .deap_fixture import ratings, replace_in_line, table
 from .deap_raw_fixture import GAIN, GENEVA, RATE, TWENTE, planted, write_raw_study, write_recording
 
 ORDER = (3, 1, 4, 2)
@@ -131,6 +131,16 @@ def test_one_subject_is_refused_with_numbers(tmp_path: Path, how: dict[str, Any]
     assert bad.trials[0].eeg is not None
     assert refusal(bad.trials[0].eeg) == message
     assert check(good) == []
+
+
+def test_films_that_start_when_the_table_does_not_say_so_are_told(tmp_path: Path) -> None:
+    study = study_of(tmp_path / "raw", 1)
+    replace_in_line(table(study.root), 3, 3, "1600000")  # trial 2, 8 s later than its event
+    (recording,) = study.recordings()
+    (line,) = check(recording)
+    assert "film 1-2 starts up to 6 s away from the table's Start_time" in line
+    replace_in_line(table(study.root), 3, 3, "1525000")  # half a second: another clock
+    assert check(DeapRawStudy(study.root).recordings()[0]) == []
 
 
 def test_a_truncated_file_and_one_that_is_none(tmp_path: Path) -> None:

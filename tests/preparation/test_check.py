@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,14 +60,25 @@ def test_what_is_there_is_counted_and_no_signal_is_read() -> None:
     assert (found.skipped, found.odd, found.ready) == ((), (), True)
 
 
-def test_odd_things_are_said_with_numbers(tmp_path: Path) -> None:
-    video = tmp_path / "v.avi"
-    video.write_bytes(b"")
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Name of a video -> its length; a video without one cannot be read."""
+    known: dict[str, float] = {}
+
+    def probe(path: Path) -> SimpleNamespace:
+        if path.name not in known:
+            raise UserError(f"{path}: cannot be read")
+        return SimpleNamespace(duration=known[path.name])
+
+    monkeypatch.setattr("milmer.faces.video.probe", probe)
+    return known
+
+
+def test_odd_things_are_said_with_numbers() -> None:
     trials = [
         trial(1, ratings={"valence": 12.0}),
         trial(2, ratings={"valence": 0.0}),
         trial(3, peripheral={"sweat": never}),
-        trial(4, video=video),
         trial(5, eeg=None),
         trial(5),
     ]
@@ -77,14 +88,34 @@ def test_odd_things_are_said_with_numbers(tmp_path: Path) -> None:
     assert found.odd[:2] == ("a: a note", "a: of its check")
     text = "\n".join(found.odd)
     for part in (
-        "valence of trial 1, 2 is not from 1 to 9: 12",
+        "valence of trial 1-2 is not from 1 to 9: 12",
         "signals of no known kind: sweat",
-        "video of trial 4 is an empty file",
         "trial 5 has neither signals nor a video",
         "a: trial 5 is there 2 times",
     ):
         assert part in text
-    assert len(found.odd) == 7
+    assert len(found.odd) == 6
+
+
+def test_videos_are_held_against_their_trials(seconds: dict[str, float]) -> None:
+    seconds |= {"a.avi": 59.5, "b.avi": 57.2, "c.avi": 64.0, "d.avi": 200.0, "e.avi": 3.0}
+    trials = [
+        trial(1, video=Path("a.avi"), duration=60.0),
+        trial(2, video=Path("b.avi"), duration=60.0),
+        trial(3, video=Path("c.avi"), duration=60.0),
+        trial(4, video=Path("d.avi"), duration=60.0),  # one video of two trials
+        trial(5, video=Path("d.avi"), video_start=130.0, duration=60.0),
+        trial(6, video=Path("d.avi"), video_start=145.0, duration=60.0),
+        trial(7, video=Path("e.avi")),
+    ]
+    found = check_study(Made([Recording("a", trials, [])]), Facts("", ""))
+    assert found.odd == (
+        "a: video of trial 2, 6 ends before its trial, by up to 5.0 s",
+        "a: video of trial 3 is longer than its trial, by up to 4.0 s: is it this trial's?",
+    )
+    assert found.modalities["face"] == 7
+    broken = check_study(Made([Recording("a", [trial(1, video=Path("x.avi"))], [])]), Facts("", ""))
+    assert broken.skipped == ("a: x.avi: cannot be read",)
 
 
 def test_a_refused_recording_is_skipped_and_the_others_counted() -> None:
@@ -101,7 +132,8 @@ def test_a_refused_recording_is_skipped_and_the_others_counted() -> None:
     assert not check_study(Made([]), Facts("", "")).ready
 
 
-def test_a_deap_folder(tmp_path: Path) -> None:
+def test_a_deap_folder(tmp_path: Path, seconds: dict[str, float]) -> None:
+    seconds |= {f"s{k:02d}_trial{t:02d}.avi": 60.0 for k in range(4) for t in range(5)}
     root = write_study(tmp_path / "deap", {1: ORDER, 2: ORDER, 3: ORDER})
     (root / "face_video" / "s01" / "s01_trial02.avi").unlink()
     replace_in_line(table(root), 6, 4, "8.99")  # participant 2's labels differ from its table

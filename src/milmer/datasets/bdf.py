@@ -1,7 +1,7 @@
 """BioSemi's BDF read a stretch or a channel at a time, in the file's own numbers.
 
 MNE reads BDF too, but every channel of every stretch, scaled by units that some of the files declare wrongly, and its
-stimulus channel goes by a name that some of the files lack. Here one channel of a file of a gigabyte is read in a
+stimulus channel goes by a name that some of the files lack. Here one channel of a file of an hour is read in a
 fraction of a second, which is what looking for events before anything is prepared needs.
 """
 
@@ -75,9 +75,11 @@ class BdfHeader:
         stored = np.frombuffer(content, np.uint8).reshape(end - begin, len(self.names), self.per_record, 3)
         values = _integers(stored[:, list(channels)])  # (records, C, per_record)
         joined = values.transpose(1, 0, 2).reshape(len(channels), -1)  # (C, records * per_record)
-        cut = joined[:, first - begin * self.per_record : last - begin * self.per_record]  # (C, S)
+        cut: NDArray[np.int32] = joined[:, first - begin * self.per_record : last - begin * self.per_record]  # (C, S)
         gains = np.array([self.gains[c] for c in channels])[:, None]  # (C, 1)
-        return cut * gains + np.array([self.offsets[c] for c in channels])[:, None]  # (C, S)
+        offsets = np.array([self.offsets[c] for c in channels])[:, None]  # (C, 1)
+        numbers: NDArray[np.float64] = cut * gains + offsets  # (C, S)
+        return numbers
 
     def stored(self, channel: int) -> NDArray[np.int32]:
         """Read one channel whole, as the integers that are stored, shape (samples,); the others are passed over."""

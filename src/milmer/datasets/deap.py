@@ -68,6 +68,7 @@ class DeapStudy:
     rating_ranges: Mapping[str, tuple[float, float]] = dict.fromkeys(LABELS, (1.0, 9.0)) | {"familiarity": (1.0, 5.0)}
     default_name = "deap"
     folders: Sequence[str] = (PYTHON, MATLAB)  # where signals are looked for, the first that has a participant's first
+    seconds: float | None = None  # of a trial, where signals say so, whoever's they are
     faces_alone = True  # a folder of videos without any signals is a study too
     ica_labels_off = ICA_LABELS_OFF
 
@@ -117,12 +118,12 @@ class DeapStudy:
         """
         if self.simulated:
             return ()
-        return missing_of_deap(self.root, read_ratings(self._table), self._participants())
+        return missing_of_deap(self.root, self.folders, read_ratings(self._table), self._participants())
 
     def _participants(self) -> set[int]:
-        found = numbered(self.root / VIDEOS, r"s(\d+)")
+        found = numbered(self.root / VIDEOS)
         for folder in self.folders:
-            found |= numbered(self.root / folder, rf"s(\d+)\{Path(EXAMPLES[folder]).suffix}")
+            found |= numbered(self.root / folder, Path(EXAMPLES[folder]).suffix)
         return found
 
     def _signals(self, path: Path, rows: tuple[Row, ...]) -> Signals:
@@ -165,7 +166,7 @@ class DeapStudy:
                     recording=key,
                     order=order,
                     onset=row.start,
-                    duration=60.0 if whole else None,
+                    duration=60.0 if whole else self.seconds,
                     eeg=eeg,
                     eog=eog,
                     peripheral=peripheral,

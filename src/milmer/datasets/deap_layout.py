@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from milmer.datasets.deap_ratings import Row
+from milmer.datasets.folders import not_understood, numbers
 from milmer.errors import UserError
 
 PYTHON, MATLAB, RAW = "data_preprocessed_python", "data_preprocessed_matlab", "data_original"
@@ -41,18 +42,32 @@ def find_videos(root: Path, key: str, rows: Sequence[Row]) -> tuple[dict[int, Pa
     return {t: path for t, path in found.items() if t in known}, notes
 
 
-def numbered(folder: Path, pattern: str) -> set[int]:
-    """Participants that have something in `folder`: `pattern` has one group, their number."""
+def numbered(folder: Path, suffix: str = "") -> set[int]:
+    """Participants that have something in `folder`: ``s01`` and so on, with the ending `suffix`."""
     if not folder.is_dir():
         return set()
-    matches = (re.fullmatch(pattern, path.name) for path in folder.iterdir())
+    matches = (_name_of(suffix).fullmatch(path.name) for path in folder.iterdir())
     return {int(match[1]) for match in matches if match}
 
 
-def missing_of_deap(root: Path, table: Mapping[int, Sequence[Row]], found: set[int]) -> list[str]:
-    """Say what is missing against what DEAP's publisher gives out, and which videos nobody has."""
-    everybody = set(range(1, PARTICIPANTS + 1))
+def _name_of(suffix: str) -> re.Pattern[str]:
+    return re.compile(rf"s(\d{{2,}}){re.escape(suffix)}")
+
+
+def missing_of_deap(
+    root: Path, folders: Sequence[str], table: Mapping[int, Sequence[Row]], found: set[int]
+) -> list[str]:
+    """Say what is missing against what DEAP's publisher gives out, which videos nobody has, what is no file of it."""
     lines = []
+    for name, example in EXAMPLES.items():
+        folder = root / name
+        if name in folders and folder.is_dir():
+            suffix = Path(example).suffix
+            strange = [
+                p for p in folder.iterdir() if p.suffix.lower() == suffix and not _name_of(suffix).fullmatch(p.name)
+            ]
+            lines += not_understood(folder, strange, Path(example).name)
+    everybody = set(range(1, PARTICIPANTS + 1))
     if gone := sorted(everybody - set(table)):
         lines.append(f"{TABLE} has no rows of {_people(gone)}")
     if gone := sorted((everybody & set(table)) - found):
@@ -68,9 +83,9 @@ def missing_of_deap(root: Path, table: Mapping[int, Sequence[Row]], found: set[i
         absent = {row.trial for row in table[number]} - set(videos)
         known = set(NOT_FILMED.get(number, ()))
         if gone := sorted(absent - known):
-            lost.append(f"{key} trial {_trials(gone)}")
+            lost.append(f"{key} trial {numbers(gone)}")
         if gone := sorted(absent & known):
-            never.append(f"{key} trial {_trials(gone)}")
+            never.append(f"{key} trial {numbers(gone)}")
     if lost:
         lines.append(f"videos that the publisher has: {', '.join(lost)}")
     if never:
@@ -80,11 +95,6 @@ def missing_of_deap(root: Path, table: Mapping[int, Sequence[Row]], found: set[i
 
 def _people(numbers: Sequence[int]) -> str:
     return ", ".join(f"s{n:02d}" for n in numbers[:8]) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
-
-
-def _trials(numbers: Sequence[int]) -> str:
-    whole = len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1
-    return f"{numbers[0]}-{numbers[-1]}" if whole else ", ".join(map(str, numbers))
 
 
 def check_layout(root: Path, folders: Sequence[str], faces: bool) -> None:

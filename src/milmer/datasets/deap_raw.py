@@ -20,6 +20,7 @@ from milmer.datasets.deap import DeapStudy, Signals
 from milmer.datasets.deap_files import EEG_NAMES, EOG_NAMES, judge_temperature
 from milmer.datasets.deap_layout import RAW
 from milmer.datasets.deap_ratings import Row
+from milmer.datasets.folders import numbers
 from milmer.datasets.mne_files import judge_volts
 from milmer.datasets.opened import LastOpened
 from milmer.errors import UserError
@@ -35,6 +36,7 @@ ORDERS: Mapping[str, tuple[str, ...]] = {"Twente": tuple(_TWENTE.split()), "Gene
 EYES = (("EXG1", "EXG2"), ("EXG3", "EXG4"))
 MUSCLES: Mapping[str, tuple[str, str]] = {"emg-zygomaticus": ("EXG5", "EXG6"), "emg-trapezius": ("EXG7", "EXG8")}
 OTHERS: Mapping[str, str] = {"gsr": "GSR1", "respiration": "Resp", "ppg": "Plet", "temperature": "Temp"}
+_OFF = 2.0  # s
 _NO_NAME = ("", "-0", "-1")
 
 
@@ -98,7 +100,8 @@ class RawFile:
                 f"{path}: films {', '.join(map(str, short[:8]))} start less than {FILM:g} s after the one before: "
                 "these events cannot be films; get the file again"
             )
-        return Marks(header, index, starts, *_judge(self.path, header, starts, _onsets(codes, ENDS)))
+        site, notes = _judge(self.path, header, starts, _onsets(codes, ENDS))
+        return Marks(header, index, starts, site, (*notes, *_judge_times(path, header, starts, self.rows)))
 
     def _codes(self, header: BdfHeader) -> NDArray[np.int32]:
         """Event codes, shape (samples,), of the first channel that has films: Status, else one without a name."""
@@ -189,6 +192,7 @@ class DeapRawStudy(DeapStudy):
     default_name = "deap-raw"
     folders = (RAW,)
     faces_alone = False
+    seconds = FILM
     ica_labels_off = ""
 
     def __init__(self, root: Path, name: str | None = None) -> None:
@@ -247,6 +251,28 @@ def _judge(path: Path, header: BdfHeader, starts: Sequence[int], ends: Sequence[
             seconds = (later[0] - start) / header.rate
             notes.append(f"{path.name}: event {ENDS} is {seconds:.1f} s after film {k + 1} starts, expected {FILM:g} s")
     return site, tuple(notes)
+
+
+def _judge_times(path: Path, header: BdfHeader, starts: Sequence[int], rows: Sequence[Row]) -> list[str]:
+    """Hold the films' starts against the table's Start_time, which are in trials' order and another clock's.
+
+    Where a film was taken for another, the line that fits the one to the other misses by seconds.
+    """
+    said = {row.trial: row.start for row in rows if row.start is not None}
+    if len(said) < len(starts) or len(starts) < 4:
+        return []
+    table = np.array([said[t] for t in sorted(said)])  # (trials,)
+    found = np.array(starts) / header.rate  # (trials,) s
+    if np.ptp(table) == 0:
+        return []
+    off = np.abs(found - np.polyval(np.polyfit(table, found, 1), table))  # (trials,) s
+    if off.max() <= _OFF:
+        return []
+    which = numbers(np.flatnonzero(off > _OFF) + 1)
+    return [
+        f"{path.name}: film {which} starts up to {off.max():.0f} s away from the table's Start_time: "
+        "are all films those of the table's trials?"
+    ]
 
 
 def _resistance(

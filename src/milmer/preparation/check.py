@@ -10,7 +10,9 @@ from pathlib import Path
 
 from milmer.datasets.base import BODY_KINDS, MARKER, Recording, Study, Trial, body_kind
 from milmer.datasets.catalog import Facts
+from milmer.datasets.folders import numbers
 from milmer.errors import UserError
+from milmer.preparation.lengths import MOST
 from milmer.progress import Progress, silent
 
 MODALITIES = ("eeg", "face", *BODY_KINDS)
@@ -86,7 +88,7 @@ def check_study(study: Study, facts: Facts, progress: Progress = silent) -> Chec
     for done, recording in enumerate(recordings):
         progress(done, len(recordings), recording.key)
         try:
-            notes = [*recording.notes, *(recording.check() if recording.check else ())]
+            notes = [*recording.notes, *(recording.check() if recording.check else ()), *_videos(recording)]
         except UserError as error:
             skipped.append(f"{recording.key}: {error}")
             continue
@@ -132,21 +134,48 @@ def _labels(trial: Trial) -> list[str]:
 
 
 def _judge(recording: Recording, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Say what is odd about a recording's trials: ratings, names of signals, empty videos."""
+    """Say what is odd about a recording's trials: ratings, names of signals, nothing to read."""
     lines = []
     for name, (low, high) in ranges.items():
         values = {t.trial: t.ratings.get(name, math.nan) for t in recording.trials}
         beyond = [n for n, v in values.items() if not math.isnan(v) and not low <= v <= high]
         if beyond:
-            trials = _numbers(beyond)
+            trials = numbers(beyond)
             lines.append(f"{name} of trial {trials} is not from {low:g} to {high:g}: {values[beyond[0]]:g}")
     names = {name for t in recording.trials for name in t.peripheral if not body_kind(name)}
     if names:
         lines.append(f"signals of no known kind: {', '.join(sorted(names))}; known are {', '.join(BODY_KINDS)}")
-    if empty := [t.trial for t in recording.trials if t.video is not None and not t.video.stat().st_size]:
-        lines.append(f"video of trial {_numbers(empty)} is an empty file")
     if bare := [t.trial for t in recording.trials if not _modalities(t)]:
-        lines.append(f"trial {_numbers(bare)} has neither signals nor a video")
+        lines.append(f"trial {numbers(bare)} has neither signals nor a video")
+    return lines
+
+
+def _videos(recording: Recording) -> list[str]:
+    """Open every video; say which are shorter or longer than their trials by more than a second.
+
+    Raises
+    ------
+    UserError
+        If one cannot be read: preparation would refuse the recording.
+    """
+    from milmer.faces.video import probe
+
+    shared = Counter(t.video for t in recording.trials if t.video is not None)
+    seconds = {path: probe(path).duration for path in shared}
+    beyond: dict[int, float] = {}  # trial -> s by which its video is longer, from its start on
+    for trial in recording.trials:
+        if trial.video is not None and trial.duration is not None:
+            beyond[trial.trial] = seconds[trial.video] - trial.video_start - trial.duration
+            if shared[trial.video] > 1 or trial.video_start > MOST:
+                beyond[trial.trial] = min(beyond[trial.trial], 0.0)  # a video of several trials is no trial's length
+    lines = []
+    if short := {n: -v for n, v in beyond.items() if v < -MOST}:
+        lines.append(f"video of trial {numbers(short)} ends before its trial, by up to {max(short.values()):.1f} s")
+    if long := {n: v for n, v in beyond.items() if v > MOST}:
+        most = max(long.values())
+        lines.append(
+            f"video of trial {numbers(long)} is longer than its trial, by up to {most:.1f} s: is it this trial's?"
+        )
     return lines
 
 
@@ -173,7 +202,3 @@ def _against(facts: Facts, subjects: int, trials: int) -> list[str]:
 def _is_simulated(study: Study) -> bool:
     root = getattr(study, "root", None)
     return isinstance(root, Path) and (root / MARKER).is_file()
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values[:8])) + (f" and {len(values) - 8} more" if len(values) > 8 else "")
