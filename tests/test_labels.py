@@ -10,6 +10,8 @@ from milmer.evaluation.protocols import Split
 from milmer.labels import (
     FOUR_CLASSES,
     TWO_CLASSES,
+    Threshold,
+    Ties,
     make_labels,
     median_labels,
     permute_ratings,
@@ -257,3 +259,64 @@ def test_stimuli_change_places_for_all_subjects_alike() -> None:
         assert (found.groupby("trial_row")["y"].nunique() == 1).all()
         moved.add(tuple(found.groupby("film")["y"].first() % 10))
     assert len(moved) > 15
+
+
+@given(
+    st.lists(st.tuples(RATING, RATING), min_size=1, max_size=30),
+    st.sampled_from([5.0, 4.5, "midpoint"]),
+    st.sampled_from(["low", "high", "drop"]),
+)
+def test_ties_are_what_was_asked_for_and_nothing_else_changes(
+    ratings: list[tuple[float, float]], threshold: Threshold, ties: Ties
+) -> None:
+    rows = pd.DataFrame(ratings, columns=["rating_valence", "rating_arousal"])
+    ranges = {"valence": (1, 9), "arousal": (1, 9)}
+    labels = make_labels(rows, threshold=threshold, ranges=ranges, ties=ties)
+    cut = 5.0 if threshold == "midpoint" else float(threshold)
+    values = rows.to_numpy()  # (n, 2)
+    tied = (values == cut).any(axis=1) & ~np.isnan(values).any(axis=1)  # (n,)
+    high = values >= cut if ties == "high" else values > cut  # (n, 2)
+    expected = 2 * ~high[:, 1] + ~high[:, 0]  # (n,)
+    expected[np.isnan(values).any(axis=1) | (tied & (ties == "drop"))] = -1
+    assert labels.y.tolist() == expected.tolist()
+    counted = [n for n in labels.notes if "exactly at the threshold" in n]
+    assert [int(n.split()[0]) for n in counted] == ([int(tied.sum())] if tied.any() else [])
+    np.testing.assert_array_equal(labels.y[~tied], make_labels(rows, threshold=threshold, ranges=ranges).y[~tied])
+
+
+def test_the_note_and_the_rule_say_what_was_done_with_ties() -> None:
+    rows = rated(("a", 5, 3), ("a", 7, 1), ("b", 5, 2))
+    high, dropped = (make_labels(rows, "valence", ties=t) for t in ("high", "drop"))
+    assert high.notes == ("2 trials are rated exactly at the threshold and count as high",)
+    assert high.rule == "valence >= 5" and high.y.tolist() == [1] * 6
+    assert dropped.notes == ("2 trials are rated exactly at the threshold and have no class",)
+    assert dropped.rule == "valence > 5; none where a rating is exactly that"
+    assert dropped.y.tolist() == [-1, -1, -1, 1, -1, -1]
+
+
+def test_with_a_median_ties_are_those_of_the_training_trials() -> None:
+    """Odd numbers of training trials have their median among them: the middle one is the tie."""
+    rows = pd.DataFrame({"subject": "a", "trial": range(1, 6), "rating_valence": [2.0, 4.0, 8.0, 5.0, 4.0]})
+    guard = Guard(Split(0, np.array([0, 1, 2]), np.array([3]), np.array([4])), rows, Budget())
+    ranges = {"valence": (1, 9)}
+    classes = {t: median_labels(rows, "valence", ranges, guard, t).y.tolist() for t in ("low", "high", "drop")}
+    assert classes == {"low": [0, 0, 1, 1, 0], "high": [0, 1, 1, 1, 1], "drop": [0, -1, 1, 1, -1]}
+    provisional = make_labels(rows, "valence", "median", ranges, "drop")
+    assert (provisional.y >= 0).all()  # 5 is the midpoint, but need not be anybody's median
+    known = guard.known(median_labels(rows, "valence", ranges, guard, "drop").y >= 0)
+    assert (known.split.train.tolist(), known.split.test.tolist()) == ([0, 2], []) and known.log is guard.log
+
+
+def test_a_part_that_ties_leave_empty_is_one_line() -> None:
+    rows = pd.DataFrame({"subject": "a", "trial": [1, 2], "rating_valence": [5.0, 5.0]})
+    guard = Guard(Split(3, np.array([0]), np.array([1]), np.array([], dtype=np.int64)), rows, Budget())
+    with pytest.raises(UserError, match="fold 3: every train row is rated exactly at the threshold"):
+        guard.known(np.array([False, True]))
+
+
+def test_ratings_out_of_range_are_counted_in_trials_and_taken_as_given() -> None:
+    rows = rated(("a", 5, 3), ("a", 70, 2), ("b", 0.5, 1)).assign(study="x")
+    labels = make_labels(rows, "valence", ranges={"x": {"valence": (1, 9)}})
+    assert "2 trials are rated outside of valence's range 1-9 in x (such as 70) and taken as given" in labels.notes
+    assert labels.y.max() == 1 and labels.y.min() == 0
+    assert not [n for n in make_labels(rows, "valence").notes if "outside" in n]  # no range is known
