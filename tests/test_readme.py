@@ -40,11 +40,13 @@ SMALLER = {
     "ablate": ["--epochs", "1", "--folds", "3"],
 }
 EXPRESSIONS = ["--expressions", "6", "--subjects", "4", *ALONE]
-# Two cells of each table; those of the last one are cells of the first two as well, and found there.
+# Two cells of each table; those of the components are cells of the first two as well, and found there; those of the
+# modalities share a run.
 CELLS = {
     "balancing": "16-queries,none",
     "fusion": "transformer,eeg-only",
     "components": "tuned-mil-attention,tuned-mil-none",
+    "modalities": "eeg+face,face",
 }
 
 

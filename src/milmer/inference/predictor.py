@@ -279,7 +279,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _check_inputs(data: Data, eeg: Path | None, video: Path | None) -> list[str]:
     # Signals of the body are channels of the file that the EEG is in.
-    given: dict[str, Path | None] = dict.fromkeys(data.modalities, eeg) | {"eeg": eeg, "face": video}
+    given: dict[str, Path | None] = {**dict.fromkeys(data.modalities, eeg), "eeg": eeg, "face": video}
     flags = {str(m): f"--eeg (its {m} channel)" for m in data.modalities} | {"eeg": "--eeg", "face": "--video"}
     usable = [m for m in data.modalities if given[m] is not None]
     if not usable:
