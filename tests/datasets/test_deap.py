@@ -138,6 +138,9 @@ def test_the_whole_of_deap_has_sites_and_a_minute(tmp_path: Path) -> None:
     assert {r.trials[0].site for r in recordings[:22]} == {"Twente"}
     assert {r.trials[0].site for r in recordings[22:]} == {"Geneva"}
     assert recordings[0].trials[39].duration == 60.0
+    assert [len(r.notes) for r in recordings] == [1] * 32
+    assert recordings[21].notes == ["face_video/s22 is missing: no videos"]
+    assert recordings[22].notes == ["no videos: the faces of s23-s32 were not filmed"]
 
 
 def test_listing_reads_no_signals(tmp_path: Path) -> None:
@@ -390,10 +393,11 @@ def test_what_the_publisher_has_and_this_folder_has_not(tmp_path: Path) -> None:
         "videos that nobody has: s03 trial 40, s05 trial 40, s11 trial 38-40, s14 trial 40"
     ]
     (videos / "s02" / "s02_trial07.avi").unlink()
-    (root / "data_preprocessed_python" / "s32.dat").unlink()
-    shutil.rmtree(videos / "s32")
+    for number in (29, 31, 32):
+        (root / "data_preprocessed_python" / f"s{number}.dat").unlink()
+        shutil.rmtree(videos / f"s{number}")
     lines = DeapStudy(root).survey()
-    assert lines[0] == "no file of s32: not unpacked?"
+    assert lines[0] == "no file of s29, s31-s32: not unpacked?"
     assert lines[1] == "videos that the publisher has: s02 trial 7"
     for name in ("s7.dat", "s07 (1).dat", "readme.txt"):
         (root / "data_preprocessed_python" / name).write_bytes(b"")

@@ -14,7 +14,9 @@ from milmer.datasets.base import MARKER, LazySignal, Recording, Trial
 from milmer.datasets.deap_files import EEG_NAMES, EOG_NAMES, ICA_LABELS_OFF, PERIPHERAL, Content, Rows, SubjectFile
 from milmer.datasets.deap_layout import (
     EXAMPLES,
+    FILMED,
     MATLAB,
+    PARTICIPANTS,
     PYTHON,
     TABLE,
     VIDEOS,
@@ -152,6 +154,8 @@ class DeapStudy:
         elif len(there) > 1:
             notes.append(f"{there[0].parent.name} is read, not {there[1].parent.name}, which is there too")
         videos, video_notes = find_videos(self.root, key, rows)
+        if whole and number > FILMED and not videos:
+            video_notes = [f"no videos: the faces of s{FILMED + 1:02d}-s{PARTICIPANTS} were not filmed"]
         site = ("Twente" if number <= 22 else "Geneva") if whole else ""
         trials = []
         for order, row in enumerate(sorted(rows, key=lambda r: r.trial)):

@@ -93,8 +93,9 @@ def missing_of_deap(
     return lines
 
 
-def _people(numbers: Sequence[int]) -> str:
-    return ", ".join(f"s{n:02d}" for n in numbers[:8]) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
+def _people(found: Sequence[int]) -> str:
+    """Write participants with their runs: ``s01, s03-s05``."""
+    return re.sub(r"\d+", lambda match: f"s{int(match[0]):02d}", numbers(found))
 
 
 def check_layout(root: Path, folders: Sequence[str], faces: bool) -> None:
