@@ -86,7 +86,7 @@ def test_every_value_is_where_it_was_put(root: Path) -> None:
 def test_what_is_skipped_and_missing_is_told(root: Path) -> None:
     study = MahnobStudy(root / "Sessions")  # the folder itself will do
     lines = study.survey()
-    assert lines[0] == "2 subjects with ratings (1-2), the publisher has 27"
+    assert lines[0] == "of 27 subjects there are rated sessions of 1-2 only"
     assert lines[1] == "4 sessions are skipped, for they have no feltArsl (neutral clips, tagging)"
     assert "s01: 2 rated sessions, the publisher has 20" in lines
     first, second = study.recordings()
@@ -107,6 +107,7 @@ def test_video_and_clip_that_disagree_are_noted(tmp_path: Path) -> None:
 def test_files_are_found_without_tracks_and_with_other_spaces(tmp_path: Path) -> None:
     folder = write_session(tmp_path, 2, 1, 1, named=False)
     (video,) = folder.glob("*C1 trigger*")
+    (folder / f"._{video.name}").write_bytes(b"left by a copy on macOS")
     other = write_session(tmp_path, 4, 1, 2)
     (spaced,) = other.glob("*C1 trigger*")
     moved = spaced.rename(other / spaced.name.replace(" ", ""))

@@ -107,8 +107,8 @@ class MahnobStudy:
         """Say which sessions are skipped, and what subjects and films are missing."""
         subjects, _, skipped = self._sessions()
         lines = []
-        if len(subjects) < SUBJECTS:
-            lines.append(f"{len(subjects)} subjects with ratings ({numbers(subjects)}), the publisher has {SUBJECTS}")
+        if 0 < len(subjects) < SUBJECTS:
+            lines.append(f"of {SUBJECTS} subjects there are rated sessions of {numbers(subjects)} only")
         if skipped:
             lines.append(f"{skipped} sessions are skipped, for they have no feltArsl (neutral clips, tagging)")
         for number, sessions in sorted(subjects.items()):

@@ -137,7 +137,8 @@ def read_session(folder: Path) -> Session | None:
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ending)
+    # A name that starts with a dot is not the publisher's: macOS leaves such beside copies.
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ending and not p.name.startswith("."))
 
 
 def _plain(name: str) -> str:
