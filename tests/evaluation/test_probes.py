@@ -148,6 +148,10 @@ def test_only_probes_that_can_say_something_are_wanted() -> None:
     assert wanted(load_config("demo", overrides={"data.modalities": ["face"]})) == (TOP, RANDOM)
     assert wanted(load_config("demo", overrides={"data.modalities": ["eeg"]})) == ()
     assert wanted(load_config("demo", overrides={"evaluation.probes": False})) == ()
+    several = load_config("demo", overrides={"data.modalities": ["eeg", "face", "gsr"]})
+    assert wanted(several) == (*PROBES, "gsr-same-class", "gsr-any-class")
+    bodies = load_config("demo", overrides={"data.modalities": ["gsr", "eeg"]})
+    assert wanted(bodies) == ("eeg-same-class", "eeg-any-class", "gsr-same-class", "gsr-any-class")
     for method in ("mean", "middle-frame", "published"):
         config = load_config("demo", overrides={"model.selection.method": method})
         assert not learns_weights(config.model) and wanted(config) == PROBES[2:]

@@ -12,6 +12,7 @@ from milmer.errors import UserError
 from milmer.evaluation.audit.features import window_features
 from milmer.evaluation.guard import Guard
 from milmer.evaluation.protocols import Split
+from milmer.models.bag import Bag, Prediction
 from milmer.models.baselines import Ensemble
 from milmer.models.milmer import Milmer
 from milmer.models.weights import load_model
@@ -20,6 +21,7 @@ from milmer.training.body_reading import BodyReader
 from milmer.training.data import Bags
 from milmer.training.fit import fit, predict_bags
 from milmer.training.members import only, present
+from milmer.training.probes import run_probes
 from milmer.windows import build_windows, holds
 
 SMALL = {
@@ -152,3 +154,26 @@ def test_the_audits_features_are_level_and_spread_of_each_channel(body_store: Pa
     assert found.values[high, 0].min() > 5e-6 > found.values[~high, 0].max()
     signal = store.body(0, "gsr", 3.0, 6.0)
     np.testing.assert_allclose(found.values[1, [0, 2]], [np.nanmean(signal[0]), np.log(signal[0].std())], rtol=1e-4)
+
+
+class BySkin(torch.nn.Module):
+    """Says high where the mean level of the skin is: what the store planted."""
+
+    def forward(self, bag: Bag) -> Prediction:
+        high = (bag.body["gsr"][:, 0, 0, 16:].mean(-1) > 5e-6).float()  # (B,)
+        return Prediction(torch.stack([1 - high, high], 1) * 10, torch.zeros(bag.frame_mask.shape))
+
+
+def test_a_probe_exchanges_the_skin_alone(body_store: Path) -> None:
+    bags = Bags(Store(body_store), Data(modalities=("eeg", "gsr", "ppg"), target="valence"))
+    rows = np.arange(len(bags.table))
+    names = ["gsr-any-class", "gsr-same-class", "ppg-any-class", "eeg-any-class"]
+    table = run_probes(BySkin(), bags, rows, names)
+    table["right"] = (table["prob_high"] > 0.5) == (table["y_true"] == 1)
+    found = table.groupby("probe")["right"].mean()
+    assert found["intact"] == found["gsr-same-class"] == found["ppg-any-class"] == found["eeg-any-class"] == 1
+    assert found["gsr-any-class"] == pytest.approx(0.5, abs=0.15)
+    lacks = (table["probe"] == "ppg-any-class") & (table["trial"] == 3)
+    assert (
+        table[lacks]["unchanged"].all() and not table[~lacks & (table["probe"] == "ppg-any-class")]["unchanged"].all()
+    )

@@ -276,11 +276,10 @@ def test_neutral_frames_need_not_be_in_any_bag(tiny_store: Path) -> None:
     assert (top["prob_low"] > 0.5).all()
 
 
-def test_trials_without_the_modality_neither_give_nor_get(tiny_store: Path, bags: Bags) -> None:
+def test_trials_without_the_modality_neither_give_nor_get(bags: Bags) -> None:
     mine = copy.copy(bags)
-    mine.store = Store(tiny_store)
     has = np.arange(32) % 2 == 0
-    mine.store.trials = mine.store.trials.assign(has_eeg=has)
+    mine.eeg_there = has[mine.windows["trial_row"].to_numpy()]  # (n_windows,)
     donors = donors_of(mine, ROWS, "eeg", same_class=False, seed=(0,))
     trial = mine.table["trial_row"].to_numpy()
     given = has[trial[ROWS]]  # (n,)

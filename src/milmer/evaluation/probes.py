@@ -1,7 +1,7 @@
 """What a fitted network uses, in figures: from the table that `milmer.training.probes` makes, without a network.
 
 Two questions. Do the frames with large weights matter more than any others (a weight alone proves nothing)? And what
-does each modality add: what is lost when the EEG or the face of a window is another trial's?
+does each modality add: what is lost when the EEG, the face or a body signal of a window is another trial's?
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from milmer.evaluation.metrics import Floats, Ints, classification, from_confusi
 from milmer.evaluation.predictions import LEVELS, Rows, tables
 from milmer.evaluation.scoring import clusters_of
 from milmer.evaluation.statistics import left_tables
+from milmer.sections import BODY
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and only the annotations need it
     import pandas as pd
@@ -31,6 +32,22 @@ SHUFFLES: Mapping[str, tuple[str, bool]] = {
     "face-any-class": ("face", False),
 }
 PROBES = (TOP, RANDOM, *SHUFFLES)
+SIGNALS: Mapping[str, str] = {
+    "eeg": "EEG",
+    "face": "face",
+    "gsr": "skin conductance",
+    "ppg": "pulse",
+    "ecg": "ECG",
+    "respiration": "breathing",
+    "temperature": "skin temperature",
+    "emg": "muscles' signal",
+    "eog": "eyes' signal",
+}
+# The same for signals of the body, after the first four: their place in this order is part of a draw's seed.
+EXCHANGES: Mapping[str, tuple[str, bool]] = {
+    **SHUFFLES,
+    **{f"{kind}-{which}-class": (kind, which == "same") for kind in BODY for which in ("same", "any")},
+}
 NEUTRAL, LEAST = "frames known to be neutral", "the third of the subject's frames with the least weight"
 FIGURES = ("accuracy", "macro_f1", "log_loss")
 UNLEARNED = frozenset({"mean", "middle-frame", "published"})  # selection methods whose weights are not learned
@@ -46,10 +63,12 @@ def learns_weights(model: Model) -> bool:
 def wanted(config: Config) -> tuple[str, ...]:
     """Return the probes that a configuration asks for: those that can say something of its model."""
     modalities = set(config.data.modalities)
-    if not config.evaluation.probes or "face" not in modalities:
+    if not config.evaluation.probes:
         return ()
-    deletion = (TOP, RANDOM) if learns_weights(config.model) else ()
-    return (*deletion, *(SHUFFLES if "eeg" in modalities else ()))
+    deletion = (TOP, RANDOM) if "face" in modalities and learns_weights(config.model) else ()
+    if len(modalities) < 2:
+        return deletion
+    return (*deletion, *(name for name, (kind, _) in EXCHANGES.items() if kind in modalities))
 
 
 def minus(probe: str, other: str) -> str:
@@ -190,8 +209,8 @@ def _note(probe: str, rows: pd.DataFrame, usable: pd.Index[int]) -> str:
         said = f"replaced by {' or '.join(kinds)}" if kinds else ""
         why = "they have fewer than two frames, or their subject no other frames to put in"
         return "; ".join(filter(None, (said, f"{left}: {why}" if out else "")))
-    if probe in SHUFFLES and out:
-        name = "EEG" if SHUFFLES[probe][0] == "eeg" else "face"
+    if probe in EXCHANGES and out:
+        name = SIGNALS[EXCHANGES[probe][0]]
         return (
             f"{left}: they have no {name}, or their subject no other tested or validation trial of their class with one"
         )

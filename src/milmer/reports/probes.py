@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from milmer.evaluation.probes import INTACT, RANDOM, SHUFFLES, TOP, minus
+from milmer.evaluation.probes import EXCHANGES, INTACT, RANDOM, SIGNALS, TOP, minus
 from milmer.reports.reading import Run
 from milmer.reports.words import interval, number
 
@@ -17,10 +17,9 @@ DELETION = {
     minus(TOP, RANDOM): "Heaviest against random",
 }
 ADDED = {
-    "eeg-any-class": "EEG, any class",
-    "eeg-same-class": "EEG, same class",
-    "face-any-class": "Face, any class",
-    "face-same-class": "Face, same class",
+    f"{kind}-{which}-class": f"{name[0].upper()}{name[1:]}, {which} class"
+    for kind, name in SIGNALS.items()
+    for which in ("any", "same")
 }
 
 
@@ -43,7 +42,7 @@ def deletion(run: Run) -> Row:
 def added(run: Run) -> Row:
     """Return the shuffling tests as ``rows``, ``said`` (verdict and rest) and ``notes``; no ``said`` where not run."""
     said = [s for p in ADDED if (s := _shuffle_words(run, p))]
-    return {"rows": _rows(run, ADDED), "said": said, "notes": _notes(run, list(SHUFFLES))}
+    return {"rows": _rows(run, ADDED), "said": said, "notes": _notes(run, list(EXCHANGES))}
 
 
 def _any(run: Run, name: str, probe: str, level: str) -> Mapping[str, Any] | None:
@@ -129,8 +128,9 @@ def _deletion_words(run: Run) -> Row:
 def _shuffle_words(run: Run, probe: str) -> Row:
     """Say what an exchanged modality costs, and what follows."""
     level = run.levels[0]
-    modality, same = SHUFFLES[probe]
-    name = "EEG" if modality == "eeg" else "face"
+    modality, same = EXCHANGES[probe]
+    name = SIGNALS[modality]
+    others = [SIGNALS[m] for m in run.config.data.modalities if m != modality]
     title = name[0].upper() + name[1:]
     asked = _any(run, "accuracy", probe, level)
     if asked is None:
@@ -157,10 +157,11 @@ def _shuffle_words(run: Run, probe: str) -> Row:
         verdict = "matters beyond its class, but by little." if same else "the answer uses it, but by little."
         detail += f"; only the log-loss shows it, {_signed(loss, 3)}"
     elif same:
-        verdict = "matters; EEG and face must be of one moment, not only of one class."
+        all_ = " and ".join(SIGNALS[m] for m in run.config.data.modalities)
+        verdict = f"matters; {all_} must be of one moment, not only of one class."
     else:
-        other = "face" if modality == "eeg" else "EEG"
-        verdict = f"the answer rests on it, and the {other} does not make up for a wrong one."
+        rest = f"the {others[0]} does not" if len(others) == 1 else "the others do not"
+        verdict = f"the answer rests on it, and {rest} make up for a wrong one."
     return {"verdict": f"{what}: {verdict}", "rest": f"{detail}."}
 
 

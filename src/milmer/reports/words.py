@@ -8,20 +8,11 @@ from typing import Any
 import numpy as np
 
 from milmer.evaluation.chance import ALPHA, differs
+from milmer.evaluation.probes import SIGNALS
 from milmer.reports.reading import Run
 
 MISSING = "not available"
-INPUTS = {
-    "eeg": "EEG",
-    "face": "face video",
-    "gsr": "skin conductance",
-    "ppg": "pulse",
-    "ecg": "ECG",
-    "respiration": "breathing",
-    "temperature": "skin temperature",
-    "emg": "muscles",
-    "eog": "eye movements",
-}
+INPUTS = {**SIGNALS, "face": "face video", "emg": "muscles", "eog": "eyes"}
 
 # Name, digits, one line that says what it is; higher is better but for the last three.
 FIGURES = {

@@ -1,4 +1,4 @@
-"""Asks a fitted network what it uses: its frames replaced by its own weights or at random, its EEG or face exchanged.
+"""Asks a fitted network what it uses: its frames replaced by its own weights or at random, a signal exchanged.
 
 Only test rows are asked about. What is put in comes from the same subject's test and validation rows, never from rows
 that the network has learnt. The figures are made from the table by `milmer.evaluation.probes`, without a network.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from milmer.config import Config
-from milmer.evaluation.probes import INTACT, LEAST, NEUTRAL, RANDOM, SHUFFLES, TOP, wanted
+from milmer.evaluation.probes import EXCHANGES, INTACT, LEAST, NEUTRAL, RANDOM, TOP, wanted
 from milmer.evaluation.protocols import person_codes, trial_codes
 from milmer.faces.crop import decode_jpeg
 from milmer.models.bag import EEG, FACE, Bag
@@ -92,7 +92,8 @@ def run_probes(
     rows : ndarray of int64, shape (n,)
         Test rows, which are asked about; they give frames, EEG and faces to each other.
     probes : sequence of str
-        Of `milmer.evaluation.probes.PROBES`. The deletion probes are left out where the model gives no weights.
+        Of `milmer.evaluation.probes.PROBES` and `EXCHANGES`. The deletion probes are left out where the model gives no
+        weights.
     keep : float
         Frames that are replaced for each window of a bag, but never more than half of the bag's: else the two ways to
         choose them could not differ.
@@ -131,7 +132,7 @@ def run_probes(
             prob, _, _ = _answer(model, bags, rows, batch, change)
             still = np.array([not s for s in swap])  # (n,)
             found.append(_table(bags, rows, prob, name, repeat, still, kinds))
-    for number, (name, (modality, same)) in enumerate(SHUFFLES.items()):
+    for number, (name, (modality, same)) in enumerate(EXCHANGES.items()):
         for repeat in range(SHUFFLE_DRAWS if name in probes else 0):
             donors = donors_of(
                 bags, rows, modality, same_class=same, seed=(seed, number, repeat), givers=givers
@@ -144,12 +145,12 @@ def run_probes(
 def donors_of(
     bags: Bags, rows: Ints, modality: str, *, same_class: bool, seed: tuple[int, ...], givers: Ints | None = None
 ) -> Ints:
-    """Return for each row the row of another trial of the same subject whose EEG or face it gets; itself if none.
+    """Return for each row the row of another trial of the same subject whose signal it gets; itself if none.
 
     Parameters
     ----------
     modality : str
-        ``"eeg"`` or ``"face"``; rows that lack it neither get nor give one.
+        Such as ``"eeg"``; rows that lack it neither get nor give one.
     same_class : bool
         The other trial must have the same label. Otherwise its label is drawn by the subject's own frequencies,
         independent of the row's: of all trials but the row's own, too many would have another label, and a model that
@@ -181,9 +182,12 @@ def donors_of(
 
 
 def _holds(bags: Bags, modality: str) -> NDArray[np.bool_]:
-    """Whether each bag has EEG, or a face; (n_bags,)."""
+    """Whether each bag has a modality; (n_bags,)."""
     if modality == "eeg":
         return bags.with_eeg
+    if modality != "face":
+        spans = bags.table[["start", "stop"]].to_numpy(np.float64)  # (n_bags, 2)
+        return bags.body.there(modality, bags.table["trial_row"].to_numpy(np.int64), spans)  # (n_bags,)
     return np.asarray((bags.face_rows >= 0).any(axis=(1, 2)))
 
 
@@ -311,10 +315,15 @@ def _put_frames(bags: Bags, swaps: Sequence[Sequence[tuple[int, str, int]]]) -> 
 
 
 def _put_modality(bags: Bags, rows: Ints, donors: Ints, modality: str) -> Change:
-    """Give each row the EEG or the face of its donor; who has itself as donor keeps what it has."""
+    """Give each row a modality of its donor; who has itself as donor keeps what it has."""
 
     def change(bag: Bag, at: Ints) -> Bag:
         other = bags.__getitems__([(0, int(d)) for d in donors[at]])
+        if modality in bag.body:
+            signals = {**bag.body, modality: other.body[modality]}
+            return dataclasses.replace(
+                bag, body=signals, body_mask={**bag.body_mask, modality: other.body_mask[modality]}
+            )
         column = EEG if modality == "eeg" else FACE
         there = bag.modality_mask.clone()  # (B, 2)
         there[:, column] = other.modality_mask[:, column]
