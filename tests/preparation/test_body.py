@@ -14,9 +14,11 @@ from milmer.datasets.base import Recording, Signal, Trial
 from milmer.datasets.simulated_eeg import simulate_trial
 from milmer.errors import UserError
 from milmer.inspection import inspect_store
+from milmer.preparation.body import write_peripheral
 from milmer.preparation.recording import prepare_recording
 from milmer.signals.body_channels import BODY_CHANNELS, BODY_RATE
 from milmer.store import SCHEMA, Store, join_trials
+from milmer.store_join import JoinedStore
 from milmer.store_writing import finish_store
 
 
@@ -130,6 +132,17 @@ def test_the_eyes_beside_the_eeg_are_stored_as_recorded_and_cleaned(tmp_path: Pa
     assert np.corrcoef(store.body(1, "eog")[1], truth.samples[32, 384::4])[0, 1] > 0.85
 
 
+def test_a_heart_beside_the_eeg_is_a_body_signal_too(tmp_path: Path) -> None:
+    times = np.arange(23 * 128) / 128 - 3
+    beats = np.arange(-3, 21, 0.8)  # 75 a minute
+    ecg = np.exp(-0.5 * (np.abs(times[:, None] - beats).min(axis=1) / 0.012) ** 2) * 1e-3  # (S,)
+    both = Signal(np.stack([ecg, 0 * ecg]), ("ECG1", "ECG2"), 128.0, pad_before=3.0)
+    made = Recording("s01", [Trial("made", "s01", 1, "e1", duration=20.0, ecg=lambda: both)], [])
+    about = write_peripheral(made, tmp_path, lambda lazy, _: lazy(), [], clean=True, line_freq=None)
+    assert sorted(about["peripheral"]) == ["ecg", "ecg-2"]
+    assert 60 * about["body"]["ecg"]["quality"]["heart_rate"] == pytest.approx(75, abs=1)
+
+
 def test_without_body_only_what_was_recorded_is_stored(tmp_path: Path) -> None:
     store, _, _ = prepared(tmp_path, Preparation(body=False))
     assert store.body_kinds("s01") == ()
@@ -159,3 +172,18 @@ def test_inspect_counts_body_signals_and_notes_odd_rates(tmp_path: Path, capsys:
     file.write_text(json.dumps(about))
     notes = inspect_store(Store(store.path), Data()).notes
     assert any(n.startswith("s01: heart rate 240 a minute by ppg, expected 40-180") for n in notes)
+
+
+def test_two_stores_read_as_one_give_each_its_own(tmp_path: Path) -> None:
+    first, _, _ = prepared(tmp_path, Preparation())
+    other = make_store(tmp_path / "other", subjects=1, trials=2, face=False)
+    planted = np.arange(2 * 384, dtype=np.float32).reshape(2, 384)  # (P, S)
+    plant(other, "s01", "ppg", {2: planted})
+    table = pd.read_parquet(first.path / "trials.parquet")
+    table.assign(rating_valence=5.0).to_parquet(first.path / "trials.parquet")
+    joined = JoinedStore(Store(first.path), Store(other))
+    assert joined.body_kinds(joined.keys[0]) == first.body_kinds("s01")
+    assert joined.body_kinds(joined.keys[1]) == ("ppg",)
+    assert np.array_equal(joined.body(0, "ppg", 3.0, 6.0), first.body(0, "ppg", 3.0, 6.0))
+    assert np.array_equal(joined.body(4, "ppg", 3.0, 6.0), planted[:, 96:192])
+    assert joined.trials["has_gsr"].tolist() == [True, True, True, False, False]

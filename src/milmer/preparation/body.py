@@ -144,8 +144,14 @@ def _signals(trial: Trial, load: Load, notes: list[str]) -> dict[str, Signal]:
     if trial.eog is not None:
         signal = load(trial.eog, notes)
         for row, channel in enumerate(signal.names):
-            one = replace(signal, samples=signal.samples[row : row + 1], names=(channel,), warnings=())  # (1, S)
-            found.setdefault(eog_channel(channel), one)
+            found.setdefault(eog_channel(channel), _row(signal, row))
     if trial.ecg is not None and not any(body_kind(name) == "ecg" for name in found):
-        found["ecg"] = load(trial.ecg, notes)
+        signal = load(trial.ecg, notes)
+        for row in range(len(signal.names)):
+            found[f"ecg-{row + 1}" if row else "ecg"] = _row(signal, row)
     return found
+
+
+def _row(signal: Signal, row: int) -> Signal:
+    one = signal.samples[row : row + 1]  # (1, S)
+    return replace(signal, samples=one, names=signal.names[row : row + 1], warnings=())
