@@ -150,3 +150,25 @@ def test_scipy_reads_the_same(tmp_path: Path) -> None:
             assert read[name].dtype == wanted[name].dtype
         assert list(read["t"].flat) == ["ab", "cd"]
         assert read["u"] == "Grüße"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path: Path, compressed: bool) -> None:
+    path = tmp_path / "x.mat"
+    items = np.empty((1, 2), dtype=object)
+    items[0] = [{"a": np.arange(6.0), "t": "text"}, np.ones((2, 2))]
+    savemat(path, {"c": items, "s": {"f": "abc", "g": np.eye(3)}}, do_compression=compressed)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(7)
+    refused = 0
+    for _ in range(300):
+        wrong = bytearray(whole)
+        for at in rng.integers(128, len(whole), 2):
+            wrong[at] = rng.integers(256)
+        path.write_bytes(bytes(wrong))
+        try:
+            read_mat(path)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 50

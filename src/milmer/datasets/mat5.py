@@ -6,6 +6,7 @@ that of MathWorks' "MAT-File Format", chapter 1, level 5: elements of a tag and 
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class _Stream:
         """Return the next `count` bytes."""
         self.at += count
         if not self._compressed:
-            data = self._file.read(count)
+            # Asked for more than there is, read() would first make room for it.
+            data = self._file.read(min(count, os.fstat(self._file.fileno()).st_size))
         else:
             parts, missing = [], count
             while missing > 0 and self._fill():
@@ -183,7 +185,11 @@ def _value(stream: _Stream, flags: int, shape: tuple[int, ...], place: Place, wa
     if kind == _STRUCT:
         length = int(np.frombuffer(stream.element()[1], stream.order + "i4")[0])
         letters = stream.element()[1]
+        if length < 1:
+            raise ValueError("names of fields without letters")
         fields = [letters[k : k + length].split(b"\0")[0].decode("latin-1") for k in range(0, len(letters), length)]
+        if not fields and count > SMALL:
+            raise ValueError(f"{count} structs without fields")
         items = []
         for k in range(count):
             here = place if count == 1 else (*place, k)
@@ -221,4 +227,6 @@ def _text(stream: _Stream, shape: tuple[int, ...]) -> Any:
             raise ValueError(f"letters of type {kind}")
         letters = data.decode(name if kind < 17 else name + ("-le" if stream.order == "<" else "-be"), "replace")
     rows = shape[0]
+    if rows > len(letters):
+        raise ValueError(f"{len(letters)} letters in {rows} rows")
     return text([letters[k::rows] for k in range(rows)])
