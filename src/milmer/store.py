@@ -59,6 +59,7 @@ class RecordingInfo:
     notes: tuple[str, ...] = ()
     components: tuple[str, ...] = ()  # label of each independent component
     component_scores: tuple[float, ...] = ()
+    component_trials: tuple[int, ...] = ()  # trial of each, where each trial has components of its own
     labelled_by: str = ""
     reason: str = ""
     peripheral: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
