@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from milmer.config import Component, Config, Section, differences, dump, load_config, preset_names, validate
 from milmer.errors import UserError
-from milmer.signals.ica import LABELS
+from milmer.signals.ica_labels import LABELS
 
 
 def sections(kind: type[BaseModel]) -> list[type[BaseModel]]:

@@ -20,6 +20,7 @@ from typing import Any
 from accept_believed import alarms, film, leaks
 from accept_family import attention, fusion, joint, knows_faces, pretraining, published
 from accept_parts import JOBS, MILMER, STUDY, evaluated, figure, made, measure, milmer
+from accept_signals import signals
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTHING = ["--valence", "none", "--arousal", "none"]
@@ -95,6 +96,7 @@ CHECKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "leaks": leaks,
     "film": film,
     "alarms": alarms,
+    "signals": signals,
 }
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import mne
 import numpy as np
 import pytest
+import scipy.signal as sps
 
 from milmer.config import EEGPreparation
 from milmer.datasets.base import Signal
 from milmer.errors import UserError
 from milmer.signals.channels import clean_names
-from milmer.signals.eeg import prepare_eeg
+from milmer.signals.eeg import PreparedEEG, prepare_eeg
 
 SAMPLES = Path(__file__).parents[2] / ".samples"
 DEAP_REASON = "DEAP's files come filtered to 4-45 Hz"
@@ -202,22 +203,56 @@ def test_trials_that_do_not_fit_together_are_refused(make_head) -> None:
         prepare_eeg([], NO_ICA)
 
 
-def test_a_real_recording_of_64_channels_at_160_hz() -> None:
+@pytest.fixture(scope="module")
+def real() -> tuple[Signal, PreparedEEG]:
+    """One minute of a real recording with blinks, prepared with what labels components automatically."""
     raw = mne.io.read_raw_edf(SAMPLES / "S001R02.edf", preload=True, verbose="ERROR")
     clean = clean_names(raw.ch_names)
     signal = Signal(raw.get_data()[list(clean.kept)], clean.names, raw.info["sfreq"])
-    prepared = prepare_eeg([signal], EEGPreparation(line_freq=60.0))
+    return signal, prepare_eeg([signal], EEGPreparation(line_freq=60.0))
+
+
+def test_a_real_recording_of_64_channels_at_160_hz(real: tuple[Signal, PreparedEEG]) -> None:
+    signal, prepared = real
     assert prepared.trials[0].shape == (64, round(signal.samples.shape[1] / 160.0 * 128))
     assert prepared.bad == []
     ica = prepared.ica
     assert ica is not None
     assert "160 Hz" in ica.reason
     assert any("instead of 63 components" in n for n in prepared.notes)
-    # Eyes closed, but the eyes still move: what is called a blink peaks at the forehead and goes.
     blinks = [i for i, label in enumerate(ica.labels) if label == "eye blink"]
     assert 1 <= len(blinks) <= 3
-    front = [prepared.names.index(n) for n in ("Fp1", "Fp2")]
-    cleaned = ica.operator({"eye blink"}) @ prepared.trials[0]
-    assert np.var(cleaned[front]) < 0.6 * np.var(prepared.trials[0][front])
-    back = [prepared.names.index(n) for n in ("O1", "Oz", "O2", "Pz")]
-    assert np.var(cleaned[back]) > 0.8 * np.var(prepared.trials[0][back])
+
+
+def test_real_blinks_shrink_and_the_real_alpha_stays(real: tuple[Signal, PreparedEEG]) -> None:
+    """What a blink is, is told by the raw Fpz alone: excursions of 75 microvolts below 10 Hz."""
+    signal, prepared = real
+    assert prepared.ica is not None
+    raw, rate = signal.samples[signal.names.index("Fpz")], signal.rate
+    slow = sps.sosfiltfilt(sps.butter(4, (0.5, 10.0), "bandpass", fs=rate, output="sos"), raw)
+    tops, _ = sps.find_peaks(slow, height=75e-6, distance=round(0.3 * rate))
+    assert len(tops) > 10
+    at = np.round(tops / rate * 128).astype(int)
+    before, after = prepared.trials[0], prepared.ica.operator({"eye blink"}) @ prepared.trials[0]
+    low = sps.butter(4, 10.0, "lowpass", fs=128, output="sos")
+
+    def height(x: np.ndarray) -> float:
+        """Median peak to trough within a quarter of a second before and 0.4 s after each blink."""
+        front = sps.sosfiltfilt(low, x[prepared.names.index("Fpz")])
+        return float(np.median([np.ptp(front[max(k - 32, 0) : k + 48]) for k in at]))
+
+    def alpha(x: np.ndarray) -> tuple[float, float]:
+        freqs, power = sps.welch(x[prepared.names.index("Oz")], 128, nperseg=512)
+        band = (freqs >= 8) & (freqs <= 12)
+        top = int(power[band].argmax())
+        return float(freqs[band][top]), float(power[band][top])
+
+    assert height(after) <= 0.7 * height(before)
+    assert alpha(before)[0] == pytest.approx(10.0, abs=0.5)
+    assert alpha(after)[0] == alpha(before)[0]
+    assert alpha(after)[1] == pytest.approx(alpha(before)[1], rel=0.05)
+
+
+def test_iclabel_is_refused_for_a_real_recording_below_its_rate(real: tuple[Signal, PreparedEEG]) -> None:
+    with pytest.raises(UserError, match=r"ICLabel needs 200 Hz or more to see 1-100 Hz, this recording has 160 Hz"):
+        prepare_eeg([real[0]], EEGPreparation(ica_labels="iclabel"))

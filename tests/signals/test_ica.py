@@ -10,8 +10,8 @@ from milmer.config import EEGPreparation
 from milmer.errors import UserError
 from milmer.signals import ica as module
 from milmer.signals.eeg import prepare_eeg
-from milmer.signals.ica import ICA, LABELS, Material, fit_and_label
-from milmer.signals.ica_labels import iclabel_refusal
+from milmer.signals.ica import ICA, Material, fit_and_label
+from milmer.signals.ica_labels import LABELS, iclabel_refusal
 
 
 def _material(head, **other) -> Material:

@@ -19,15 +19,17 @@ if TYPE_CHECKING:  # ica.py fits and then asks here, so it cannot be read first
 
 Array = NDArray[np.float64]
 
+# In the order of ICLabel's outputs.
+LABELS = ("brain", "muscle artifact", "eye blink", "heart beat", "line noise", "channel noise", "other")
 ICLABEL_RATE = 200.0  # Hz: ICLabel looks at 1-100 Hz
 ICLABEL_CHANNELS = 16  # fewer electrodes draw a map that ICLabel was not trained on
 BLINK_BAND = 10.0  # Hz: blinks and eye movements lie below
 FRONTAL = (("Fp1", "Fp2", "Fpz"), ("AF7", "AF8", "AF3", "AF4"))
 FRONTAL_PEAK = 1.5  # without EOG, a blink must be this much larger at the forehead than elsewhere
 BEAT_BAND = (8.0, 20.0)  # Hz, where a QRS complex stands out of ECG
-QRS_BAND = (5.0, 30.0)  # Hz, in which components are held against it
-QRS_HALF = 0.1  # s to either side of the R peak
+BEAT = (0.2, 0.4)  # s before and after the R peak that are looked at: P to T wave
 SHORTEST_BEAT = 0.33  # s: 180 a minute
+NO_HEART = 0.3  # correlation below which the ECG rules out that a component is a heart's
 FEWEST_BEATS = 20  # a mean over fewer says little
 SLOWEST = 30.0  # beats a minute; a train of peaks that is slower is no heart's
 
@@ -75,14 +77,15 @@ def labelled(
     if wants_iclabel and not refusal and material.chunks.shape[2] < material.rate:
         refusal = "ICLabel needs stretches of at least 1 s, and these trials are shorter"
     if wants_iclabel and not refusal:
-        labels, scores = _iclabel(fitted, material)
+        chances = _iclabel(fitted, material)  # (k, 7)
+        labels = tuple(LABELS[i] for i in chances.argmax(axis=1))
         reason = f"ICLabel on {len(material.present)} channels, 1-100 Hz at {material.rate:g} Hz"
-        ica = replace(plain, labels=labels, scores=scores, labelled_by="iclabel", reason=reason)
+        ica = replace(plain, labels=labels, scores=chances.max(axis=1), labelled_by="iclabel", reason=reason)
         if settings.ica_labels == "iclabel":
             return ica, []
         if material.eog is not None:
             ica = _with_eog(ica, material, settings.eog_threshold, f"{reason}; ")
-        return _with_ecg(ica, material, settings.ecg_threshold)
+        return _with_ecg(ica, material, settings.ecg_threshold, chances)
     before = f"ICLabel off: {refusal}; " if settings.ica_labels == "auto" else ""
     ica = _with_eog(plain, material, settings.eog_threshold, before)
     notes = []
@@ -95,8 +98,9 @@ def labelled(
     return ica, notes + said
 
 
-def _iclabel(fitted: mne.preprocessing.ICA, material: Material) -> tuple[tuple[str, ...], Array]:
-    from mne_icalabel import label_components  # late: it loads torch, and most recordings of DEAP never need it
+def _iclabel(fitted: mne.preprocessing.ICA, material: Material) -> Array:
+    """Probability (k, 7) of each of `LABELS`, whose order is ICLabel's."""
+    from mne_icalabel.iclabel import iclabel_label_components  # late: it loads torch, which DEAP's files never need
 
     from milmer.signals.ica import montage_info
 
@@ -105,8 +109,7 @@ def _iclabel(fitted: mne.preprocessing.ICA, material: Material) -> tuple[tuple[s
         # Epochs and not one long array: ICLabel's spectra then stay within a trial, and it draws no random numbers.
         epochs = mne.EpochsArray(chunks, montage_info(material, placed=True), proj=False, verbose="ERROR")
         epochs.set_eeg_reference("average", verbose="ERROR")
-        found = label_components(epochs, fitted, method="iclabel")
-    return tuple(str(label) for label in found["labels"]), np.asarray(found["y_pred_proba"], dtype=np.float64)
+        return np.asarray(iclabel_label_components(epochs, fitted, inplace=False), dtype=np.float64)  # (k, 7)
 
 
 def _with_eog(ica: ICA, material: Material, threshold: float, before: str) -> ICA:
@@ -139,30 +142,40 @@ def _with_eog(ica: ICA, material: Material, threshold: float, before: str) -> IC
     return replace(ica, labels=labels, scores=scores, labelled_by="eog", reason=reason)
 
 
-def _with_ecg(ica: ICA, material: Material, threshold: float) -> tuple[ICA, list[str]]:
-    """Call components heart beats that do the same at every R peak of the ECG."""
+def _with_ecg(ica: ICA, material: Material, threshold: float, chances: Array | None = None) -> tuple[ICA, list[str]]:
+    """Call components heart beats that do the same at every R peak of the ECG.
+
+    What ICLabel, by its `chances` (k, 7), takes for a heart that the ECG knows nothing of is what it holds likeliest
+    besides: an ECG measures what ICLabel guesses.
+    """
     if material.ecg is None:
         return ica, []
-    if material.rate < 2 * QRS_BAND[1] + 4:
+    if material.rate < 2 * BEAT_BAND[1] + 4:
         return ica, [f"no heart beats looked for: {material.rate:g} Hz are too few for them"]
-    beats = r_peaks(_qrs_band(material.ecg, material.rate, BEAT_BAND)[:, 0], material.rate)
+    beats = r_peaks(_beat_band(material.ecg, material.rate)[:, 0], material.rate)
     n_beats = sum(map(len, beats))
     minutes = material.ecg.shape[0] * material.ecg.shape[2] / material.rate / 60
     if n_beats < max(FEWEST_BEATS, SLOWEST * minutes):
         return ica, [f"no heart beats looked for: {n_beats} R peaks in {minutes:.1f} min of ECG are too few"]
-    sources = _qrs_band(ica.unmixing @ material.chunks, material.rate, QRS_BAND)  # (E, k, L)
-    corr = locked(sources, beats, round(QRS_HALF * material.rate))  # (k,)
+    before, after = (round(seconds * material.rate) for seconds in BEAT)
+    corr = locked(ica.unmixing @ material.chunks, beats, before, after)  # (k,)
     heart = corr >= threshold  # (k,)
     heart &= np.array([label != "eye blink" or c > s for label, c, s in zip(ica.labels, corr, ica.scores, strict=True)])
-    labels = tuple("heart beat" if h else label for h, label in zip(heart, ica.labels, strict=True))
+    named, scores = list(ica.labels), np.where(heart, corr, ica.scores)  # (k,)
+    for i in range(len(named)):
+        if heart[i]:
+            named[i] = "heart beat"
+        elif named[i] == "heart beat" and chances is not None and corr[i] < NO_HEART:
+            others = np.where([label == "heart beat" for label in LABELS], 0.0, chances[i])  # (7,)
+            named[i], scores[i] = LABELS[int(others.argmax())], others.max()
     by = "ecg" if ica.labelled_by == "none" else f"{ica.labelled_by}+ecg"
     reason = f"{ica.reason}; correlation >= {threshold:g} with what recurs at {n_beats} R peaks of the ECG"
-    return replace(ica, labels=labels, scores=np.where(heart, corr, ica.scores), labelled_by=by, reason=reason), []
+    return replace(ica, labels=tuple(named), scores=scores, labelled_by=by, reason=reason), []
 
 
-def _qrs_band(x: Array, rate: float, band: tuple[float, float]) -> Array:
-    """Bring (E, n, L) to a band by a zero-phase filter as short as a heart beat; stretches may last a second."""
-    sos = sps.butter(2, band, "bandpass", fs=rate, output="sos")
+def _beat_band(x: Array, rate: float) -> Array:
+    """Bring (E, n, L) to `BEAT_BAND` by a zero-phase filter as short as a heart beat; stretches may last a second."""
+    sos = sps.butter(2, BEAT_BAND, "bandpass", fs=rate, output="sos")
     return np.asarray(sps.sosfiltfilt(sos, x, axis=-1, padlen=min(x.shape[-1] - 1, round(rate / 2))))
 
 
@@ -197,40 +210,41 @@ def r_peaks(ecg: Array, rate: float) -> list[NDArray[np.intp]]:
     return found
 
 
-def locked(sources: Array, beats: Sequence[NDArray[np.intp]], half: int) -> Array:
-    """How much of each source recurs at the beats.
+def locked(sources: Array, beats: Sequence[NDArray[np.intp]], before: int, after: int) -> Array:
+    """Correlation of each source with a train of its own mean beats: the root of the share that the heart has in it.
 
-    The mean over all beats is what is locked to them; its share of the variance around the beats is what the mean of
-    unrelated signal has by chance subtracted, and the root of that share is the correlation of the source with a train
-    of mean beats. Unlike a correlation with the ECG itself, it does not ask that a heart beat has the same wave form at
-    the scalp as on the chest (the idea of locking sources to R peaks is Dammers et al. 2008, IEEE Trans Biomed Eng 55).
+    Not with the ECG itself: a heart beat has another wave form at the scalp than on the chest, and an ECG carries mains
+    hum that EEG has too. Not only around the beats either (Dammers et al. 2008, IEEE Trans Biomed Eng 55, ask how
+    tightly a source is locked there): a component of brain with a few sharp beats in it is locked to them, and without
+    it the EEG is further from the truth than with it. What the mean of unrelated signal has by chance is subtracted.
 
     Parameters
     ----------
     sources : ndarray, shape (E, k, L)
-        In the band of a QRS complex.
+        High-passed.
     beats : sequence of ndarray of int, length E
         R peaks in each stretch.
-    half : int
-        Samples to either side that are looked at.
+    before, after : int
+        Samples around an R peak that belong to the beat.
 
     Returns
     -------
     ndarray, shape (k,)
-        0 to 1; 0 where there are fewer than two beats.
+        0 to 1; 0 where there are fewer than two whole beats.
     """
-    whole = [[i for i in own if half <= i < sources.shape[2] - half] for own in beats]
-    parts = [
-        x[:, i - half : i + half + 1] for x, own in zip(sources, whole, strict=True) for i in own
-    ]  # (k, 2 * half + 1) each
+    length = sources.shape[2]
+    whole = [[i for i in own if before <= i < length - after] for own in beats]
+    parts = [x[:, i - before : i + after] for x, own in zip(sources, whole, strict=True) for i in own]
     if len(parts) < 2:
         return np.zeros(sources.shape[1])
-    around = np.stack(parts)  # (n, k, 2 * half + 1)
+    around = np.stack(parts)  # (n, k, before + after)
     around = around - around.mean(axis=2, keepdims=True)
-    mean = (around.mean(axis=0) ** 2).mean(axis=1)  # (k,)
-    all_of_it = np.maximum((around**2).mean(axis=(0, 2)), 1e-60)  # (k,)
     n = len(around)
-    return np.asarray(np.sqrt(np.clip((n * mean / all_of_it - 1) / (n - 1), 0, 1)))  # (k,)
+    mean = (around.mean(axis=0) ** 2).sum(axis=1)  # (k,) energy of the mean beat
+    each = (around**2).sum(axis=2).mean(axis=0)  # (k,) mean energy of a beat
+    heart = sum(map(len, beats)) * (n * mean - each) / (n - 1)  # (k,) without what chance gives
+    total = np.maximum(np.sum(sources**2, axis=(0, 2)), 1e-60)  # (k,)
+    return np.asarray(np.sqrt(np.clip(heart / total, 0, 1)))  # (k,)
 
 
 def _forehead(material: Material) -> list[int]:
