@@ -16,7 +16,8 @@ from milmer.evaluation.audit.confounds import one_recording_a_class
 from milmer.labels import Labels, make_labels
 from milmer.signals.body_channels import BODY_CHANNELS
 from milmer.store import Store
-from milmer.training.reading import EEGReader, kept_windows
+from milmer.training.reading import EEGReader
+from milmer.training.rejection import kept_windows
 from milmer.windows import build_windows
 
 _USUAL = {"heart_rate": (40, 180), "respiration_rate": (5, 40)}  # a minute, of a person who sits
@@ -106,6 +107,8 @@ def inspect_store(store: Store, data: Data) -> Inspection:
         if frames:
             found.faces_missing[key] = 1 - int(rows["faces_found"].sum()) / frames
     _body(store, found)
+    if trials["has_face"].any():
+        found.alignment = check_alignment(store)
     return found
 
 

@@ -17,8 +17,9 @@ from milmer.evaluation.guard import Budget, Guard, LeakError, cleaned, guard_ica
 from milmer.evaluation.protocols import Split
 from milmer.store import Store
 from milmer.training.data import Bags
-from milmer.training.operators import _runs, fold_operators, fold_settings, with_fold_operators
+from milmer.training.operators import fold_operators, fold_settings, with_fold_operators
 from milmer.training.reading import EEGReader, Stretch, read_operators
+from milmer.training.stretches import joined
 
 QUICK = {
     "data.modalities": ["eeg"],
@@ -190,7 +191,7 @@ def test_windows_of_a_trial_are_joined_where_they_touch() -> None:
     def piece(row: int, start: int, stop: int) -> Stretch:
         return Stretch(row, start, eeg[:, start:stop], {"eog": guides["eog"][:, start:stop]})
 
-    runs = _runs([piece(1, 0, 10), piece(0, 40, 60), piece(0, 0, 20), piece(0, 10, 30), piece(0, 60, 70)])
+    runs = joined([piece(1, 0, 10), piece(0, 40, 60), piece(0, 0, 20), piece(0, 10, 30), piece(0, 60, 70)])
     assert [(r.trial_row, r.begin, r.eeg.shape[1]) for r in runs] == [(0, 0, 30), (0, 40, 30), (1, 0, 10)]
     for run in runs:
         cut = slice(run.begin, run.begin + run.eeg.shape[1])

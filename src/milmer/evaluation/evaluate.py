@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -248,6 +249,7 @@ class _Run:
             "peak_memory_bytes": peak_memory(),
         }
         write_json(out / "run.json", record)
+        shutil.rmtree(out / "operators", ignore_errors=True)  # what folds shared; each keeps its own
         peak = record["peak_memory_bytes"] / 1e9
         log(f"{self.kind} finished in {record['seconds']:.0f} s, peak memory {peak:.2f} GB")
         return found

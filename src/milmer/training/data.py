@@ -22,7 +22,8 @@ from milmer.models.bag import Bag
 from milmer.progress import Progress, silent
 from milmer.store import IDENTITY, Store
 from milmer.training.body_reading import BodyReader
-from milmer.training.reading import EEGReader, Operators, Stretch, kept_windows
+from milmer.training.reading import EEGReader, Operators, Stretch
+from milmer.training.rejection import kept_windows
 from milmer.windows import build_windows, choose_frames, holds
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import shutil
@@ -34,8 +33,8 @@ from milmer.training.bandpower import fit_bandpower
 from milmer.training.data import Bags, Batches, make_loader
 from milmer.training.members import class_weights, combine, member_config, member_guard, only, present
 from milmer.training.module import MilmerModule
-from milmer.training.operators import fold_settings
 from milmer.training.reading import EEGReader
+from milmer.training.record import model_record
 
 FITS = "fits.json"
 
@@ -330,30 +329,6 @@ def fit_scales(model: Milmer, config: Config, bags: Bags, rows: NDArray[np.int64
         some = np.sort(mine[:512])  # enough for a robust scale
         given.append(only(bags, name).__getitems__([(0, int(i)) for i in some]))
     model.fit_scales(given)
-
-
-def model_record(config: Config, bags: Bags) -> dict[str, Any]:
-    """Everything beside the weights that prediction needs: it goes into the model's config.json."""
-    keys = sorted(set(bags.table["store_key"]))
-    names, places, _ = max((bags.reader.layout(k) for k in keys), key=lambda of: len(of[0]), default=((), [], None))
-    data, preparation = config.data.model_dump(mode="json"), dict(bags.store.info["parameters"])
-    if bags.reader.names:  # "common" is another cap in another store
-        data["montage"] = ",".join(bags.reader.names)
-    if bags.reader.operators is not None:  # a new recording is to be decomposed, even where the store's are not
-        preparation["eeg"] = fold_settings(config, bags.store).model_dump(mode="json")
-    return {
-        "milmer": importlib.metadata.version("milmer"),
-        "classes": list(bags.labels.classes),
-        "label_rule": bags.labels.rule,
-        "data": data,
-        "preparation": preparation,
-        "channels": list(names),
-        "positions": np.round(places, 4).tolist(),  # on the unit sphere, a channel each
-        "rate": bags.store.eeg_rate,
-        "study": bags.store.name,
-        "store": bags.store.fingerprint,
-        "seed": config.training.seed,
-    }
 
 
 def predict_bags(

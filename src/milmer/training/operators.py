@@ -8,14 +8,17 @@ filter of other people's eyes and muscles.
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from milmer.config import Config
 from milmer.errors import UserError
@@ -27,8 +30,10 @@ from milmer.signals.ica_labels import iclabel_refusal
 from milmer.signals.material import CHUNK, enough_samples
 from milmer.store import RecordingInfo, Store, content_hash
 from milmer.training.data import Bags
-from milmer.training.reading import OPERATORS, Stretch, read_operators
+from milmer.training.reading import OPERATORS, read_operators
+from milmer.training.stretches import Sample, cut, even, joined, thinned
 
+KEPT = "operators"  # folder of a run, while it goes on
 LOWEST = 1.0  # Hz: slower drifts would be the largest components
 ICLABEL_TOP = 100.0  # Hz: what it looks at must be in the store
 Ints = NDArray[np.int64]
@@ -52,11 +57,11 @@ class FoldOperators:
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """Equal stretches of a recording's training trials: EEG (E, C, L), EOG and ECG (E, G, L)."""
+class _Taken:
+    """An operator (C, C) or None, and how many components it takes out."""
 
-    eeg: Floats
-    guides: dict[str, Floats]
+    matrix: NDArray[np.float32] | None
+    taken: int
 
 
 def fold_settings(config: Config, store: Store) -> EEGPreparation:
@@ -80,7 +85,14 @@ def fold_settings(config: Config, store: Store) -> EEGPreparation:
 
 
 def fold_operators(
-    bags: Bags, guard: Guard, config: Config, seed: int, progress: Progress = silent, text: str = "fold"
+    bags: Bags,
+    guard: Guard,
+    config: Config,
+    seed: int,
+    *,
+    kept: Path | None = None,
+    progress: Progress = silent,
+    text: str = "fold",
 ) -> FoldOperators:
     """Fit the operators of a fold through its guard (kind ``ica``): on training rows, and what the budget names.
 
@@ -92,6 +104,9 @@ def fold_operators(
         The fold's, over the rows of ``bags.table``.
     seed : int
         Seed of each decomposition's starting point.
+    kept : Path, optional
+        Folder of decompositions by a hash of all that they depend on: folds that train on the very same trials of
+        somebody share one.
 
     Returns
     -------
@@ -104,8 +119,9 @@ def fold_operators(
     UserError
         If there is no ICA method.
     """
-    fitter = _Fitter(guard.view("ica", bags), config, seed, progress, text)
-    return guard.fit("ica", fitter, guard.rows("ica"), labelled=False, what="operators of the fold")
+    fitter = _Fitter(guard.view("ica", bags), config, seed, kept, progress, text)
+    with threadpool_limits(1):  # the matrices are small: more threads make an ICA slower
+        return guard.fit("ica", fitter, guard.rows("ica"), labelled=False, what="operators of the fold")
 
 
 def with_fold_operators(
@@ -125,7 +141,10 @@ def with_fold_operators(
     found = _load(file, key, guard) if resume else None
     if found is None:
         before = len(guard.log)
-        found = fold_operators(bags, guard, config, config.evaluation.seed, progress, text)
+        run = next((p for p in folder.parents if (p / "run.json").exists()), folder)
+        found = fold_operators(
+            bags, guard, config, config.evaluation.seed, kept=run / KEPT, progress=progress, text=text
+        )
         folder.mkdir(parents=True, exist_ok=True)
         _save(file, key, found, guard.log[before:])
     return bags.with_operators(found.matrices), found.notes
@@ -134,8 +153,8 @@ def with_fold_operators(
 class _Fitter:
     """Fits all operators of a fold on the rows it is given; called by the guard."""
 
-    def __init__(self, view: Bags, config: Config, seed: int, progress: Progress, text: str) -> None:
-        self.bags, self.config, self.seed = view, config, seed
+    def __init__(self, view: Bags, config: Config, seed: int, kept: Path | None, progress: Progress, text: str) -> None:
+        self.bags, self.config, self.seed, self.kept = view, config, seed, kept
         self.progress, self.text = progress, text
         self.store = view.reader.store
         self.matrices: dict[str, NDArray[np.float32]] = {}
@@ -148,55 +167,92 @@ class _Fitter:
         tested = sorted(set(self.bags.table["store_key"].astype(str)))
         tested = [k for k in tested if self._about(k).names]
         mine = [k for k in tested if k in set(keys)]
-        few: dict[str, _Sample] = {}
+        own = {k: rows[keys == k] for k in mine}  # (n_k,) each
+        names = {k: self._name(k, r) for k, r in own.items()}
         for done, key in enumerate(mine):
             self.progress(done, len(mine), f"{self.text}: components of {key}")
-            sample = self._sample(rows[keys == key], enough_samples(len(self._about(key).names)))
-            if sample is None:
-                continue
-            self._keep(key, self._fit(key, sample))
-            few[key] = _thinned(sample, max(1, len(sample.eeg) // len(mine)))
-        pooled: dict[tuple[Any, ...], ICA | None] = {}
+            self._keep(key, self._once(names[key], partial(self._alone, key, own[key])))
+        pooled: dict[tuple[Any, ...], _Taken] = {}
         for key in [k for k in tested if k not in self.matrices]:
-            about = self._about(key)
-            cap = (id(self.store.part(key)[0]), about.names, about.masked)
+            about, part = self._about(key), self.store.part(key)[0]
+            cap = (part.fingerprint, about.names, about.masked)
             if cap not in pooled:
-                pooled[cap] = self._pooled(key, few)
+                self.progress(0, 1, f"{self.text}: components for who is only tested")
+                same = {k: r for k, r in own.items() if self._same_cap(k, key)}
+                name = content_hash([list(map(list, cap[1:])), *(names[k] for k in same)])
+                pooled[cap] = self._once(name, partial(self._pooled, key, same))
             self._keep(key, pooled[cap], shared=True)
         return FoldOperators(self.matrices, tuple(self._notes()))
+
+    def _name(self, key: str, rows: Ints) -> str:
+        """Return a hash of all that the decomposition of these rows of a recording depends on."""
+        part = self.store.part(key)[0]
+        windows = self.bags.members[rows]  # (n, W)
+        spans = self.bags.windows[["trial_row", "start", "stop"]].to_numpy(np.float64)[windows[windows >= 0]]  # (m, 3)
+        told = [part.fingerprint, key, self.seed, sorted(self.config.data.reject), self.config.data.window]
+        told += [fold_settings(self.config, part).model_dump(mode="json"), np.round(spans, 6).tolist()]
+        return content_hash(told)
+
+    def _once(self, name: str, make: Callable[[], ICA | None]) -> _Taken:
+        """Return what is kept under a name, or make and keep it."""
+        file = None if self.kept is None else self.kept / f"{name}.npz"
+        if file is not None and file.exists():
+            try:
+                with np.load(file, allow_pickle=False) as found:
+                    return _Taken(found["matrix"] if found["matrix"].size else None, int(found["taken"]))
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                file.unlink(missing_ok=True)  # damaged: made again
+        ica, reject = make(), set(self.config.data.reject)
+        matrix = None if ica is None else ica.operator(reject).astype(np.float32)  # (C, C)
+        taken = _Taken(matrix, 0 if ica is None else sum(label in reject for label in ica.labels))
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f".{file.name}.{os.getpid()}")
+            with part.open("wb") as stream:
+                np.savez(stream, matrix=np.zeros((0, 0)) if matrix is None else matrix, taken=np.array(taken.taken))
+            part.replace(file)
+        return taken
+
+    def _same_cap(self, key: str, other: str) -> bool:
+        """Whether a recording has all electrodes of another, of the same store."""
+        mine, theirs = self._about(key), self._about(other)
+        same = self.store.part(key)[0] is self.store.part(other)[0] and mine.names == theirs.names
+        return same and set(mine.masked) <= set(theirs.masked)
+
+    def _alone(self, key: str, rows: Ints) -> ICA | None:
+        sample = self._sample(rows, enough_samples(len(self._about(key).names)))
+        return None if sample is None else self._fit(key, sample)
 
     def _about(self, key: str) -> RecordingInfo:
         part, own = self.store.part(key)
         return part.recording(own)
 
-    def _keep(self, key: str, ica: ICA | None, shared: bool = False) -> None:
-        if ica is None:
+    def _keep(self, key: str, found: _Taken, shared: bool = False) -> None:
+        if found.matrix is None:
             if shared:
                 self.bare.append(key)
             return
-        reject = set(self.config.data.reject)
-        self.matrices[key] = ica.operator(reject).astype(np.float32)  # (C, C)
-        self.taken[key] = sum(label in reject for label in ica.labels)
+        self.matrices[key], self.taken[key] = found.matrix, found.taken
         if shared:
             self.shared.append(key)
 
-    def _sample(self, rows: Ints, most: int) -> _Sample | None:
+    def _sample(self, rows: Ints, most: int) -> Sample | None:
         """Return equal stretches of the rows of one recording; at most about `most` samples."""
         found = [s for row in rows.tolist() for s in self.bags.stretches(row)]
         size = round(min(CHUNK, self.config.data.window) * self.store.eeg_rate)
         part = self.store.part_row(found[0].trial_row)[0] if found else self.store
         low = LOWEST if float(part.info["parameters"]["eeg"]["band"][0]) < LOWEST else None
-        pieces = [p for run in _runs(found) for p in _cut(run, size, low, part.eeg_rate)]
+        pieces = [p for run in joined(found) for p in cut(run, size, low, part.eeg_rate)]
         if not pieces:
             return None
         kinds = set.intersection(*({(k, len(x)) for k, x in guides.items()} for _, guides in pieces))
-        sample = _Sample(
+        sample = Sample(
             np.stack([eeg for eeg, _ in pieces]).astype(np.float64),  # (E, C, L)
             {k: np.stack([g[k] for _, g in pieces]).astype(np.float64) for k, _ in sorted(kinds)},  # (E, G, L)
         )
-        return _thinned(sample, max(1, most // size))
+        return thinned(sample, max(1, most // size))
 
-    def _fit(self, key: str, sample: _Sample, mended: bool = True) -> ICA | None:
+    def _fit(self, key: str, sample: Sample, mended: bool = True) -> ICA | None:
         """Fit and label a decomposition for the cap of recording `key`."""
         part = self.store.part(key)[0]
         about, settings = self._about(key), fold_settings(self.config, part)
@@ -221,28 +277,21 @@ class _Fitter:
         )
         return fit_and_label(material, settings, refusal, self.seed)[0]
 
-    def _pooled(self, key: str, samples: Mapping[str, _Sample]) -> ICA | None:
-        """Fit on a sample of all recordings that have the same electrodes as `key`; None where there are none."""
-        about, part = self._about(key), self.store.part(key)[0]
-        same = [
-            s
-            for k, s in samples.items()
-            if self.store.part(k)[0] is part
-            and self._about(k).names == about.names
-            and set(self._about(k).masked) <= set(about.masked)
-        ]
+    def _pooled(self, key: str, rows: Mapping[str, Ints]) -> ICA | None:
+        """Fit for the cap of `key` on a sample of rows of several recordings; None where they hold nothing."""
+        most = enough_samples(len(self._about(key).names)) // max(1, len(rows))
+        same = [s for s in (self._sample(r, most) for r in rows.values()) if s is not None]
         if not same:
             return None
-        self.progress(0, 1, f"{self.text}: components for who is only tested")
         # One person's loud recording must not be all that is decomposed; the unit stays about a volt's.
         loud = [float(np.median(np.abs(s.eeg))) for s in same]
         unit = float(np.median(loud))
         kinds = set.intersection(*({(k, x.shape[1]) for k, x in s.guides.items()} for s in same))
-        joined = _Sample(
+        together = Sample(
             np.concatenate([s.eeg * (unit / max(v, 1e-12)) for s, v in zip(same, loud, strict=True)]),  # (E, C, L)
-            {k: np.concatenate([_even(s.guides[k]) for s in same]) for k, _ in sorted(kinds)},  # (E, G, L)
+            {k: np.concatenate([even(s.guides[k]) for s in same]) for k, _ in sorted(kinds)},  # (E, G, L)
         )
-        return self._fit(key, joined, mended=False)
+        return self._fit(key, together, mended=False)
 
     def _notes(self) -> list[str]:
         own = [k for k in self.matrices if k not in self.shared]
@@ -255,63 +304,6 @@ class _Fitter:
         if self.bare:
             said.append(f"{_some(self.bare)}: nothing to fit an ICA on, so no component is taken out")
         return said
-
-
-def _runs(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """Join stretches of one trial that touch or overlap."""
-    runs: list[Stretch] = []
-    pending: list[Stretch] = []
-
-    def close() -> None:
-        if not pending:
-            return
-        first, at, eeg = pending[0], pending[0].begin, []
-        kinds = set.intersection(*({(k, len(x)) for k, x in s.guides.items()} for s in pending))
-        guides: dict[str, list[NDArray[np.float32]]] = {k: [] for k, _ in sorted(kinds)}
-        for s in pending:
-            skip = at - s.begin
-            eeg.append(s.eeg[:, skip:])  # (C, S)
-            for k, pieces in guides.items():
-                pieces.append(s.guides[k][:, skip:])  # (G, S)
-            at = max(at, s.begin + s.eeg.shape[1])
-        whole = {k: np.concatenate(v, axis=1) for k, v in guides.items()}  # (G, S) each
-        runs.append(Stretch(first.trial_row, first.begin, np.concatenate(eeg, axis=1), whole))
-
-    end = 0
-    for s in sorted(stretches, key=lambda s: (s.trial_row, s.begin)):
-        if pending and (s.trial_row != pending[-1].trial_row or s.begin > end):
-            close()
-            pending = []
-        end = max(end, s.begin + s.eeg.shape[1]) if pending else s.begin + s.eeg.shape[1]
-        pending.append(s)
-    close()
-    return runs
-
-
-def _cut(
-    run: Stretch, size: int, low: float | None, rate: float
-) -> list[tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]]:
-    """Cut a run into stretches of `size` samples, high-passed where the store holds what is slower."""
-    eeg: NDArray[Any] = run.eeg  # (C, S)
-    if low is not None and eeg.shape[1] >= size:
-        from milmer.signals.filters import bandpass
-
-        eeg = bandpass(eeg.astype(np.float64), rate, low, None)  # (C, S)
-    starts = range(0, eeg.shape[1] - size + 1, size)
-    return [(eeg[:, i : i + size], {k: x[:, i : i + size] for k, x in run.guides.items()}) for i in starts]
-
-
-def _thinned(sample: _Sample, most: int) -> _Sample:
-    """Keep at most `most` stretches, evenly spread."""
-    if len(sample.eeg) <= most:
-        return sample
-    kept = np.linspace(0, len(sample.eeg) - 1, most).astype(int)  # (most,)
-    return _Sample(sample.eeg[kept], {k: x[kept] for k, x in sample.guides.items()})
-
-
-def _even(guide: Floats) -> Floats:
-    """Give every channel of a guide (E, G, L) a spread of 1."""
-    return np.asarray(guide / np.maximum(guide.std(axis=(0, 2), keepdims=True), 1e-12))
 
 
 def _counted(keys: Sequence[str], taken: Mapping[str, int]) -> str:
