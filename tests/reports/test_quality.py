@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import make_store
 from typer.testing import CliRunner
 
+from milmer.alignment import Alignment, RecordingAlignment
+from milmer.alignment_judging import Judgement
 from milmer.cli import app
 from milmer.config import load_config
 from milmer.inspection import inspect_store
@@ -78,6 +80,22 @@ def test_the_command_writes_it_into_the_store(tiny_store: Path, tmp_path: Path) 
     assert (path / "quality.html").is_file()
     again = CliRunner().invoke(app, ["inspect", str(path)])  # the page is no damage
     assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize("verdict", ["proved", "wrong"])
+def test_alignment_is_drawn_and_an_alarm_comes_first(verdict: str, tiny_store: Path, tmp_path: Path) -> None:
+    store, data = Store(tiny_store), load_config().data
+    found = inspect_store(store, data)
+    strays = ((1, 2), (2, 3)) if verdict == "wrong" else ()
+    scores, p = {"as mapped": 0.1, "shifted": 0.0}, {"as mapped": 0.001, "shifted": 0.5}
+    judgement = Judgement(scores=scores, p=p, better={"shifted": 0.9}, best_p=0.001, verdict="proved")
+    similarity = np.eye(4) * 0.2 + 0.7
+    one = RecordingAlignment("s01", "ppg", (1, 2, 3, 4), similarity, judgement, (1, 2, 3, 4), strays, 0.12)
+    found.alignment = Alignment((one,), judgement, 0.12)
+    text = write_quality(store, found, data, file=tmp_path / "a.html").read_text(encoding="utf-8")
+    assert 'id="alignment"' in text and "4 of 4 nearest their own" in text
+    assert ("does not fit" in text) == (verdict == "wrong")
+    assert ("Worth a look" in text) == (verdict == "wrong")
 
 
 def test_whole_ratings_have_a_bin_each() -> None:

@@ -28,6 +28,7 @@ SHOWN_CROPS = 8
 MOST_MAPS = 8
 MOST_SECONDS = 300.0  # of a recording's EEG that the spectra are made of, evenly over its trials
 FEW_FACES = 0.5  # of a trial's frames: fewer are worth a look
+LEAST_BEYOND = 0.05  # correlation beyond that of other pairs: the colours end no lower, or noise would look like a find
 UNSURE = 0.8  # median confidence of a trial's faces below which they are worth a look
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -75,6 +76,7 @@ def write_quality(
         "counts": [(name, f"{n:,}".replace(",", " ")) for name, n in found.counts.items()],
         "rule": found.label_rule,
         "classes": list(found.classes.items()),
+        "body": _body(found),
         "look": _worth_a_look(found, cards),
         "faces": _face_cells(store),
         "eeg": _eeg_cells(store, cards),
@@ -296,7 +298,7 @@ def _labels(store: Store, data: Data, ranges: dict[str, Any]) -> Labels | None:
 
 
 def _worth_a_look(found: Inspection, cards: list[Row]) -> list[str]:
-    look = [*found.confounds]
+    look = [*(found.alignment.warnings() if found.alignment else ()), *found.confounds]
     for card in cards:
         if few := [t["trial"] for t in card["trials"] if t["few"]]:
             trials = ", ".join(map(str, few[:8])) + (" ..." if len(few) > 8 else "")
@@ -306,8 +308,49 @@ def _worth_a_look(found: Inspection, cards: list[Row]) -> list[str]:
     return look
 
 
-def _alignment(found: Inspection) -> Any:
-    return getattr(found, "alignment", None)
+def _alignment(found: Inspection) -> Row | None:
+    """Return what the pulse says of videos and signals, and a picture of each recording's trials."""
+    said = found.alignment
+    if said is None or not (said.recordings or said.notes):
+        return None
+    beyond = [_standing_out(r.similarity) for r in said.recordings]  # (T, T) each
+    high = max([LEAST_BEYOND, *(float(b.max()) for b in beyond)])
+    rows = [
+        {
+            "key": r.key,
+            "verdict": r.verdict,
+            "signal": r.signal,
+            "own": f"{r.own_best} of {len(r.trials)}",
+            "lag": number(r.lag, 2),
+            "image": plots.matrix(b, 0.0, high),
+            "size": max(72, 4 * len(r.trials)),
+        }
+        for r, b in zip(said.recordings, beyond, strict=True)
+    ]
+    return {
+        "high": number(high),
+        "verdict": said.verdict,
+        "lines": said.lines(),
+        "warnings": said.warnings(),
+        "rows": rows,
+    }
+
+
+def _standing_out(similarity: Floats) -> Floats:
+    """Return by how much a video and a signal are more alike than each is with the others, shape (T, T).
+
+    Any two hearts agree well at the best lag; a strong pulse does so with all signals.
+    """
+    rows, columns = similarity.mean(axis=1, keepdims=True), similarity.mean(axis=0, keepdims=True)  # (T, 1), (1, T)
+    beyond: Floats = similarity - rows - columns + similarity.mean()  # (T, T)
+    return beyond
+
+
+def _body(found: Inspection) -> str:
+    """Return which body signals there are, and the rates they give, in words."""
+    kinds = ", ".join(f"{kind} in {n}" for kind, n in found.body.items())
+    rates = "".join(f"; {name.replace('_', ' ')} {number(v, 0)} a minute" for name, v in found.rates.items())
+    return f"{kinds}{rates}" if kinds else ""
 
 
 def _together(lines: list[str]) -> list[str]:

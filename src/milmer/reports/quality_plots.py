@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -50,6 +52,27 @@ def cells(rows: Sequence[tuple[str, Sequence[float], Sequence[str]]], low: float
             x = left + k * size + (size - 2) / 2
             parts.append(f'<text x="{x:g}" y="{len(rows) * size + 13}" class="mid">{k + 1}</text>')
     return Markup("".join(parts) + "</svg>")
+
+
+def matrix(values: Floats, low: float, high: float) -> str:
+    """Draw a matrix as a small picture, one pixel a value; a PNG as data URI.
+
+    Parameters
+    ----------
+    values : ndarray, shape (R, C)
+        Not finite is white.
+    low, high : float
+        Ends of the colours.
+    """
+    from PIL import Image
+
+    share = np.clip((values - low) / max(high - low, 1e-30), 0.0, 1.0)  # (R, C)
+    ends = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in SEEN], dtype=np.float64)  # (2, 3)
+    colours = ends[0] + np.nan_to_num(share)[..., None] * (ends[1] - ends[0])  # (R, C, 3)
+    colours[~np.isfinite(share)] = 255
+    buffer = BytesIO()
+    Image.fromarray(np.round(colours).astype(np.uint8)).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def histogram(values: Floats, low: float, high: float, cuts: Sequence[float], says: str) -> Markup:
@@ -121,13 +144,14 @@ def spectra(freqs: Floats, lines: Sequence[tuple[str, Floats]], says: str) -> Ma
         parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" class="end">{_signed(float(value))}</text>')
     for value in np.arange(0, freqs[-1] + 1, 10):
         x = left + (wide - left - 4) * value / freqs[-1]
-        parts.append(f'<text x="{x:.1f}" y="{floor + 15}" class="mid">{value:g}</text>')
+        last = value + 10 > freqs[-1]
+        kind, text = ("end", f"{value:g} Hz") if last else ("mid", f"{value:g}")
+        parts.append(f'<text x="{x:.1f}" y="{floor + 15}" class="{kind}">{text}</text>')
     for kind, y_db in lines:
         x_px = left + (wide - left - 4) * freqs / freqs[-1]  # (F,)
         y_px = floor - (floor - 8) * (np.maximum(y_db, low) - low) / (high - low)  # (F,)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x_px, y_px, strict=True) if np.isfinite(b))
         parts.append(f'<polyline class="{escape(kind)}" points="{points}"/>')
-    parts.append(f'<text x="{wide - 4}" y="{high_px - 2}" class="end">Hz</text>')
     return Markup("".join(parts) + "</svg>")
 
 
