@@ -95,7 +95,7 @@ def test_alignment_is_drawn_and_an_alarm_comes_first(verdict: str, tiny_store: P
     text = write_quality(store, found, data, file=tmp_path / "a.html").read_text(encoding="utf-8")
     assert 'id="alignment"' in text and "4 of 4 nearest their own" in text
     assert ("does not fit" in text) == (verdict == "wrong")
-    assert ("Worth a look" in text) == (verdict == "wrong")
+    assert ("s01: videos fit the ppg of other trials" in text) == (verdict == "wrong")
 
 
 def test_whole_ratings_have_a_bin_each() -> None:
