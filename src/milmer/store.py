@@ -63,6 +63,7 @@ class RecordingInfo:
     labelled_by: str = ""
     reason: str = ""
     peripheral: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skin: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # trial -> rows of skin.npy
     body: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # kind -> channels, rate, spans, quality
 
 
@@ -257,6 +258,24 @@ class Store:
         if (key, kind) not in self._body:
             self._body[key, kind] = self._map(self.folder(key) / f"body_{kind}.npy")
         return np.array(self._body[key, kind][:, begin:end])  # (P, S)
+
+    def skin(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float32]] | None:
+        """Read the mean skin colour of a trial's face; None where the store has none of it.
+
+        Returns
+        -------
+        times : ndarray, shape (n,)
+            Seconds from the trial's start: the video frames' own.
+        rgb : ndarray, shape (n, 3)
+            Red, green and blue, 0 to 255; NaN where no face was found.
+        """
+        trial = self.trials.iloc[row]
+        key = str(trial["store_key"])
+        first, last = self.recording(key).skin.get(str(int(trial["trial"])), (0, 0))
+        if last <= first:
+            return None
+        table = np.asarray(self._map(self.folder(key) / "skin.npy")[first:last])  # (n, 4)
+        return table[:, 0].astype(np.float64), table[:, 1:]  # (n,), (n, 3)
 
     def faces(self, key: str) -> Faces:
         """Return the face track of a recording; trial rows are ``face_start : face_start + face_rows``."""

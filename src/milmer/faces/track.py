@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from milmer.config import FacePreparation
 from milmer.faces.crop import crop_face, encode_jpeg
 from milmer.faces.detect import Face, FaceDetector
-from milmer.faces.video import FrameReader
+from milmer.faces.skin import Box, Colours, SkinWatch, smoothed
+from milmer.faces.video import FrameReader, Shown
 
 CANDIDATES = 4  # faces of a frame that are followed, the largest and surest
 OVERLAP = 0.2  # intersection over union of one face in two frames, at least
@@ -37,6 +39,9 @@ class FaceTrack:
         Crops; empty where no face was found or the video has no frame.
     notes : list of str
         What was odd, one line each.
+    skin : ndarray, shape (n, 4), float32
+        Time of a frame in seconds from the start of the trial, and the mean red, green and blue of the skin in it;
+        NaN where no face was found around it. Empty where it was not asked for.
     """
 
     times: NDArray[np.float64]  # (F,)
@@ -45,6 +50,7 @@ class FaceTrack:
     found: NDArray[np.bool_]  # (F,)
     jpegs: list[bytes]
     notes: list[str]
+    skin: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (n, 4)
 
     @property
     def found_share(self) -> float:
@@ -64,6 +70,8 @@ class _Stretch:
     """One face followed without a jump."""
 
     seen: list[_Seen] = field(default_factory=list)
+    colours: Colours = field(default_factory=dict)
+    last: tuple[float, Box] | None = None  # time and smoothed box
 
     @property
     def weight(self) -> float:
@@ -76,7 +84,12 @@ class _Stretch:
 
 
 def face_track(
-    video: Path, start: float, duration: float, settings: FacePreparation, detector: FaceDetector
+    video: Path,
+    start: float,
+    duration: float,
+    settings: FacePreparation,
+    detector: FaceDetector,
+    skin_rate: float | None = None,
 ) -> FaceTrack:
     """Follow the main face through a stretch of a video.
 
@@ -94,6 +107,8 @@ def face_track(
         Rate, confidence, margin, size and JPEG quality.
     detector : FaceDetector
         What `milmer.faces.detect.load_detector` returns.
+    skin_rate : float, optional
+        Times a second at which the colour of the skin is taken; by default it is not.
 
     Returns
     -------
@@ -106,7 +121,7 @@ def face_track(
         If the video cannot be read at all. A video that ends early, is damaged or shows no face is noted instead.
     """
     with FrameReader(video) as reader:
-        return _track(reader, start, duration, settings, detector)
+        return _track(reader, start, duration, settings, detector, skin_rate)
 
 
 def track_video(
@@ -119,15 +134,25 @@ def track_video(
 
 
 def _track(
-    reader: FrameReader, start: float, duration: float, settings: FacePreparation, detector: FaceDetector
+    reader: FrameReader,
+    start: float,
+    duration: float,
+    settings: FacePreparation,
+    detector: FaceDetector,
+    skin_rate: float | None = None,
 ) -> FaceTrack:
     count = int(np.floor(duration * settings.rate + 1e-6))  # 60 s x 10/3 is 200, whatever the rounding
     times = (np.arange(count, dtype=np.float64) + 0.5) / settings.rate  # (F,)
     moments = start + times  # (F,)
     stretches: list[_Stretch] = []
+    watch = SkinWatch(int(duration * skin_rate + 1e-6), 0.5 / settings.rate) if skin_rate else None
     shown = -1
-    for time, image in reader.frames_at(moments.tolist()):
-        shown = int(np.searchsorted(moments, time))
+    for moment, sample, time, frame in _frames(reader, moments, start, watch, skin_rate):
+        if watch is not None and sample >= 0:
+            watch.see(sample, time, frame, start)
+        if moment < 0:
+            continue
+        shown, image = moment, frame.image  # (H, W, 3)
         faces = [f for f in detector.detect(image) if f.confidence >= settings.confidence]
         faces = sorted(faces, key=lambda f: f.confidence * _side(f), reverse=True)[:CANDIDATES]
         seen = [
@@ -135,6 +160,8 @@ def _track(
             for f in faces
         ]
         _follow(stretches, seen, reach=MEMORY * settings.rate)
+        if watch is not None:
+            _colour(stretches, shown, time, watch)
     notes = list(reader.notes)
     if count and moments[-1] >= reader.end:  # frames lost on the way are in the notes already
         name = reader.path.name
@@ -150,7 +177,8 @@ def _track(
         jpegs=[b""] * count,
         notes=notes,
     )
-    for stretch in _one_person(stretches):
+    person = _one_person(stretches)
+    for stretch in person:
         for seen_once in stretch.seen:
             k = seen_once.index
             track.boxes[k] = seen_once.face.box
@@ -159,7 +187,36 @@ def _track(
             track.jpegs[k] = seen_once.jpeg
     if shown >= 0 and not track.found.any():
         notes.append(f"{reader.path.name}: no face found in {shown + 1} frames")
-    return track
+    if watch is None:
+        return track
+    colours: Colours = {}
+    for stretch in person:
+        if stretch.last is not None and stretch.seen[-1].index == shown:
+            watch.ended(stretch.colours, *stretch.last)
+        colours |= stretch.colours
+    return replace(track, skin=watch.table(colours))
+
+
+def _frames(
+    reader: FrameReader, moments: NDArray[np.float64], start: float, watch: SkinWatch | None, rate: float | None
+) -> Iterator[tuple[int, int, float, Shown]]:
+    """Decode once for the track and the skin: (moment of the track or -1, sample of the skin or -1, time, frame)."""
+    ticks = start + np.arange(len(watch.times) if watch else 0) / (rate or 1.0)  # (n,)
+    wanted = np.concatenate([ticks, moments])  # (n + F,) of equal times the sample comes first
+    order = np.argsort(wanted, kind="stable")  # (n + F,)
+    for place, time, shown in reader.shown_at(wanted[order].tolist()):
+        k = int(order[place])
+        yield (k - len(ticks), -1, time, shown) if k >= len(ticks) else (-1, k, time, shown)
+
+
+def _colour(stretches: list[_Stretch], moment: int, time: float, watch: SkinWatch) -> None:
+    """Take the skin's colour up to `time` for all faces that were seen at this moment."""
+    for stretch in stretches:
+        if stretch.seen[-1].index == moment:
+            found = np.array(stretch.seen[-1].face.box)  # (4,)
+            box = smoothed(stretch.last[1] if stretch.last else None, found)  # (4,)
+            watch.grown(stretch.colours, time, box, stretch.last)
+            stretch.last = (time, box)
 
 
 def _follow(stretches: list[_Stretch], seen: list[_Seen], reach: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,12 +33,24 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """A decoded frame and when it is on the screen, in seconds from the video's first frame."""
+class Shown:
+    """A decoded frame (PyAV's) and when it is on the screen, in seconds from the video's first frame."""
 
     frame: Any
     start: float
     length: float
+
+    @property
+    def quarter_turns(self) -> int:
+        """How many quarter turns against the clock show it upright."""
+        return round((getattr(self.frame, "rotation", 0) or 0) / 90) % 4
+
+    @cached_property
+    def image(self) -> NDArray[np.uint8]:
+        """The whole picture, RGB and upright, shape (H, W, 3)."""
+        image: NDArray[np.uint8] = self.frame.to_ndarray(format="rgb24")  # (H, W, 3)
+        turns = self.quarter_turns
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image  # (H, W, 3)
 
 
 class FrameReader:
@@ -75,7 +88,7 @@ class FrameReader:
         try:
             if self._previous is None:
                 raise UserError(f"{path}: no frame could be decoded, expected a video; copy it again or remove it")
-            self.info = self._describe(self._previous.frame)
+            self.info = self._describe(self._previous)
         except BaseException:
             self.close()
             raise
@@ -109,21 +122,36 @@ class FrameReader:
         ValueError
             If the times do not ascend.
         """
+        for _, time, shown in self.shown_at(times):
+            yield time, shown.image  # (H, W, 3)
+
+    def shown_at(self, times: Iterable[float]) -> Iterator[tuple[int, float, Shown]]:
+        """Give what `frames_at` gives as frames that are not yet pictures, for whoever wants less than a picture.
+
+        Yields
+        ------
+        place : int
+            Which of the times asked for it is, from 0.
+        time : float
+            The time asked for.
+        shown : Shown
+            The same object where two times fall on one frame.
+
+        Raises
+        ------
+        ValueError
+            If the times do not ascend.
+        """
         last = -np.inf
-        image: NDArray[np.uint8] | None = None
-        imaged: _Shown | None = None
-        for time in times:
+        for place, time in enumerate(times):
             if time < last:
                 raise ValueError(f"times must ascend, found {time} after {last}")
             last = time
             shown = self._advance(time)
             if shown is None:
                 return
-            if not self._covers(shown, time):
-                continue
-            if image is None or imaged is not shown:
-                image, imaged = _upright(shown.frame), shown
-            yield time, image  # (H, W, 3)
+            if self._covers(shown, time):
+                yield place, time, shown
 
     def close(self) -> None:
         """Close the file."""
@@ -152,7 +180,7 @@ class FrameReader:
                 if failures >= FAILED_READS:
                     return
 
-    def _decode(self) -> Iterator[_Shown]:
+    def _decode(self) -> Iterator[Shown]:
         """Decode on from where the file stands; what cannot be decoded is noted and left out."""
         previous: float | None = None
         for packet in self._packets():
@@ -187,7 +215,7 @@ class FrameReader:
                 length = (getattr(frame, "duration", 0) or 0) * self._tick or 1 / self._rate
                 self._now = start + length
                 self.end = max(self.end, self._now)
-                yield _Shown(frame, start, length)
+                yield Shown(frame, start, length)
 
     def _zero(self, first: float) -> float:
         """Return the time of the video's first frame, which is not the first one decoded where the start is lost."""
@@ -215,7 +243,7 @@ class FrameReader:
         self._following = next(self._frames, None)
         self._at_first = True
 
-    def _advance(self, time: float) -> _Shown | None:
+    def _advance(self, time: float) -> Shown | None:
         """Decode until `time` is reached; return the last frame that started by then, or None after the end."""
         if self._previous is not None and time < self._previous.start and not self._at_first:
             self.close()
@@ -234,7 +262,7 @@ class FrameReader:
             return None
         return shown
 
-    def _covers(self, shown: _Shown, time: float) -> bool:
+    def _covers(self, shown: Shown, time: float) -> bool:
         """Say whether `shown` is what belongs on the screen, and not just the last thing before a damaged stretch."""
         until = shown.start + shown.length
         after_loss = self._lost > 0 and self._lost_at <= (self._following.start if self._following else np.inf)
@@ -266,7 +294,7 @@ class FrameReader:
             self.close()
             self._start()
 
-    def _describe(self, frame: Any) -> VideoInfo:
+    def _describe(self, first: Shown) -> VideoInfo:
         duration = self._stream.duration
         if duration is not None:
             seconds = float(duration) * self._tick
@@ -274,8 +302,8 @@ class FrameReader:
             seconds = self._container.duration / av.time_base
         else:
             seconds = _length(self.path)
-        height, width = (frame.height, frame.width)
-        if _quarter_turns(frame) % 2:
+        height, width = first.frame.height, first.frame.width
+        if first.quarter_turns % 2:
             height, width = width, height
         return VideoInfo(seconds, self._rate, width, height, self._stream.frames or round(seconds * self._rate))
 
@@ -322,17 +350,6 @@ def _open(path: Path) -> tuple[Any, Any]:
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())
-
-
-def _quarter_turns(frame: Any) -> int:
-    """Return how many quarter turns against the clock show the frame upright."""
-    return round((getattr(frame, "rotation", 0) or 0) / 90) % 4
-
-
-def _upright(frame: Any) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")  # (H, W, 3)
-    turns = _quarter_turns(frame)
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image  # (H, W, 3)
 
 
 def _length(path: Path) -> float:
