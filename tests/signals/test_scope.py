@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from milmer.config import EEGPreparation
+from milmer.config import EEGPreparation, Preparation
+from milmer.datasets.base import Recording, Trial
+from milmer.preparation.recording import prepare_recording
 from milmer.signals.eeg import prepare_eeg
 
 ALONE = EEGPreparation(ica_scope="trial")
@@ -73,3 +77,30 @@ def test_gaps_flat_channels_and_few_channels_are_lived_with(make_head, scope: st
     assert prepared.ica is None
     assert prepared.ica_of == {}
     assert any("no ICA: 3 usable channels" in n for n in prepared.notes)
+
+
+def test_components_of_each_trial_are_written_under_its_number(make_head, tmp_path: Path) -> None:
+    head = make_head(trials=3, seconds=25.0)
+    head.eeg[1].samples[:] = np.nan  # no EEG, no components
+    trials = [
+        Trial("s", "1", number, "film", eeg=lambda k=k: head.eeg[k], eog=lambda k=k: head.eog[k])
+        for k, number in enumerate((4, 7, 2))
+    ]
+    settings = Preparation(eeg=ALONE, body=False)
+    prepare_recording(Recording("s01", trials, [], "cleaned"), tmp_path, settings, lambda what: None)
+    folder = tmp_path / "recordings" / "s01"
+    assert sorted(p.name for p in folder.glob("ica*")) == ["ica_t2.npz", "ica_t4.npz"]
+    about = json.loads((folder / "recording.json").read_text())["recording"]
+    alone = prepare_eeg(head.eeg, ALONE, eog=head.eog, iclabel_off="cleaned")
+    labels, of = [], []
+    for k, number in ((0, 4), (2, 2)):
+        with np.load(folder / f"ica_t{number}.npz") as found:
+            np.testing.assert_array_equal(found["unmixing"], alone.ica_of[k].unmixing)
+            np.testing.assert_array_equal(found["mixing"], alone.ica_of[k].mixing)
+            assert tuple(found["labels"]) == alone.ica_of[k].labels
+        labels += list(alone.ica_of[k].labels)
+        of += [number] * len(alone.ica_of[k].labels)
+    assert about["components"] == labels
+    assert about["component_trials"] == of
+    assert about["labelled_by"] == "eog"
+    assert len(about["component_scores"]) == len(labels)

@@ -61,7 +61,7 @@ class TrialTruth:
 
 
 def simulate_raw(
-    seed: int, subject: int, seconds: float, rate: float = 256.0, *, valence: int = 0, arousal: int = 0
+    seed: int, subject: int, seconds: float, rate: float = 256.0, *, valence: int = 0, arousal: int = 0, part: int = 0
 ) -> RawTruth:
     """Simulate an unbroken EEG recording as an amplifier gives it, without the filter of DEAP's published files.
 
@@ -75,9 +75,11 @@ def simulate_raw(
         Hz.
     valence, arousal : int
         -1 low, +1 high, 0 neither.
+    part : int
+        Another one of the same head is another recording of the same person.
     """
     head = make_head(seed, subject)
-    rng = np.random.default_rng([seed, _RAW, subject])
+    rng = np.random.default_rng([seed, _RAW, subject, *([part] if part else [])])
     times = np.arange(round(seconds * rate)) / rate
     sources, events = _sources(rng, head, times, valence, arousal, stimulus=None)
     samples = head.mixing @ sources + _sensor_noise(rng, sources.shape[1])
