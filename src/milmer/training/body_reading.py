@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from milmer.windows import holds
 if TYPE_CHECKING:
     from milmer.config import Data
     from milmer.store import Store
+
+
+MEMORY = 500_000_000  # bytes of whole trials that are kept; beyond it all are read again. A study of 32 people is 80 MB
 
 
 class BodyReader:
@@ -39,6 +42,12 @@ class BodyReader:
         self.kinds: tuple[str, ...] = tuple(k for k in BODY_CHANNELS if k in data.modalities)
         self.samples = round(data.window * BODY_RATE)
         self._has = {str(kind): holds(store.trials, kind) for kind in self.kinds}  # (n_trials,) each
+        self._kept: dict[tuple[int, str], NDArray[np.float32]] = {}  # (P, S) each
+        self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to worker processes without what was read."""
+        return self.__dict__ | {"_kept": {}, "_bytes": 0}
 
     def read(
         self, trials: NDArray[np.int64], spans: NDArray[np.float64]
@@ -67,7 +76,7 @@ class BodyReader:
             mask = np.zeros(shape, dtype=bool)  # (B, W, P, S_b)
             for at in np.argwhere((trials >= 0) & self._has[kind][trials]).tolist():
                 b, w = at
-                found = self.store.body(int(trials[b, w]), kind, *spans[b, w].tolist())[:, : self.samples]  # (P, S)
+                found = self._window(int(trials[b, w]), kind, *spans[b, w].tolist())[:, : self.samples]  # (P, S)
                 there = np.isfinite(found)  # (P, S)
                 signal[b, w, :, : found.shape[1]] = np.where(there, found, 0.0)
                 mask[b, w, :, : found.shape[1]] = there
@@ -78,5 +87,16 @@ class BodyReader:
         """Whether windows of the trials (n,), between `spans` (n, 2) in seconds, hold any of a kind; (n,)."""
         found = np.array(self._has[kind][trials])  # (n,)
         for i in np.flatnonzero(found):
-            found[i] = np.isfinite(self.store.body(int(trials[i]), kind, *spans[i].tolist())).any()
+            found[i] = np.isfinite(self._window(int(trials[i]), kind, *spans[i].tolist())).any()
         return found
+
+    def _window(self, row: int, kind: str, start: float, stop: float) -> NDArray[np.float32]:
+        """Read a stretch of a trial as ``Store.body`` does, of a trial that is read but once; (P, S)."""
+        if (row, kind) not in self._kept:
+            whole = self.store.body(row, kind)  # (P, S)
+            if self._bytes + whole.nbytes > MEMORY:
+                self._kept, self._bytes = {}, 0
+            self._kept[row, kind] = whole
+            self._bytes += whole.nbytes
+        begin = round(start * BODY_RATE)
+        return self._kept[row, kind][:, begin : begin + round((stop - start) * BODY_RATE)]
