@@ -90,7 +90,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("evaluation: {folds: 1}", "evaluation.folds"),
         ("data: {modalities: []}", "name some of eeg, face"),
         ("data: {modalities: [smell]}", "data.modalities.0: .*found 'smell'"),
-        ("{data: {modalities: [eeg]}, model: {fusion: {method: ensemble}}}", "joins a model of each modality.*is eeg; name"),
+        ("{data: {modalities: [eeg]}, model: {fusion: {method: ensemble}}}", "joins a model of each.*is eeg; name"),
         ("{data: {modalities: [face]}, model: {fusion: {method: deepcca}}}", "joins a model of the EEG.*is face; use"),
         ("{data: {modalities: [face]}, model: {fusion: {method: bandpower-logistic}}}", "uses the EEG alone.*is face"),
         ("model: {eeg_tokens: 'braindecode:@user/weights'}", "model.eeg_tokens: expected channel, bandpower, temporal"),

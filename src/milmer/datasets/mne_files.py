@@ -119,7 +119,8 @@ def read_header(path: Path, where: str = "") -> Header:
     reasons.pop("", None)
     reasons |= {n: f"of kind {k}" for n, k in zip(names, kinds, strict=True) if k in ("stim", "misc")}
     reasons |= {names[i]: "eye (EOG): used to find blinks" for i in eog}
-    reasons |= {names[i]: "heart (ECG): kept as a peripheral signal and used to find heart beats in the EEG" for i in ecg}
+    heart = "heart (ECG): kept as a peripheral signal and used to find heart beats in the EEG"
+    reasons |= {names[i]: heart for i in ecg}
     lines = []
     if reasons:
         lines.append(f"{path.name}: not EEG: " + "; ".join(f"'{n}' {why}" for n, why in reasons.items()))

@@ -49,8 +49,8 @@ def cells(rows: Sequence[tuple[str, Sequence[float], Sequence[str]]], low: float
     step = 1 if most <= 12 else 5
     for k in range(0, most):
         if k == 0 or (k + 1) % step == 0:
-            x = left + k * size + (size - 2) / 2
-            parts.append(f'<text x="{x:g}" y="{len(rows) * size + 13}" class="mid">{k + 1}</text>')
+            middle = left + k * size + (size - 2) / 2
+            parts.append(f'<text x="{middle:g}" y="{len(rows) * size + 13}" class="mid">{k + 1}</text>')
     return Markup("".join(parts) + "</svg>")
 
 
