@@ -298,12 +298,18 @@ class Bags(Dataset[Bag]):
     def check(self, indexes: NDArray[np.int64]) -> None:
         """Raise `UserError` where the rows in `indexes` hold none of the modalities asked for."""
         trials = self.store.trials.iloc[self.table["trial_row"].to_numpy()[indexes]]
-        for name in self.config.modalities:
-            if not holds(trials, name).any():
-                raise UserError(
-                    f"{self.store.path}: no trial has {name}; ask for the others only with --modalities "
-                    f"{','.join(m for m in self.config.modalities if m != name) or 'eeg'}"
-                )
+        check_modalities(self.store, self.config.modalities, trials)
+
+
+def check_modalities(store: Store, modalities: Sequence[str], trials: pd.DataFrame | None = None) -> None:
+    """Raise `UserError` at the first modality that none of the `trials` holds; of all of the store if not given."""
+    trials = store.trials if trials is None else trials
+    for name in modalities:
+        if not holds(trials, name).any():
+            raise UserError(
+                f"{store.path}: no trial has {name}; ask for the others only with --modalities "
+                f"{','.join(m for m in modalities if m != name) or 'eeg'}"
+            )
 
 
 def _hidden(table: pd.DataFrame, shown: NDArray[np.bool_], target: str) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from milmer.models.weights import AnyModel, load_model, save_model
 from milmer.progress import Progress, silent
 from milmer.store import Store, content_hash, write_json
 from milmer.training.bandpower import fit_bandpower
-from milmer.training.data import Bags, Batches, make_loader
+from milmer.training.data import Bags, Batches, check_modalities, make_loader
 from milmer.training.members import class_weights, combine, member_config, member_guard, only, present
 from milmer.training.module import MilmerModule
 from milmer.training.reading import EEGReader
@@ -282,10 +282,11 @@ def check_parts(config: Config, store: Store) -> None:
     Raises
     ------
     UserError
-        If the device is not there, the backbone cannot be opened or does not suit the frames, or the EEG tokens'
-        network cannot be had.
+        If the device or a modality is not there, the backbone cannot be opened or does not suit the frames, or the EEG
+        tokens' network cannot be had.
     """
     _accelerator(config.training.device)
+    check_modalities(store, config.data.modalities)
     if config.model.fusion.method == "bandpower-logistic":
         return
     model, data = config.model, config.data
