@@ -189,3 +189,8 @@ def test_dropout_of_several_modalities_meets_every_subset_and_never_hides_all(ne
     pair = net({"model.modality_dropout": 0.9}, modalities=("eeg", "gsr")).train()
     hidden = pair._given(given)
     assert not hidden[:, 1].any() and (hidden.sum(1) >= 1).all() and (hidden.sum(1) == 1).float().mean() > 0.8
+
+
+def test_a_network_without_body_signals_has_the_tensors_it_always_had(net):
+    rooms = {name.split(".")[0] for name in net().state_dict()}
+    assert rooms == {"backbone", "select", "balance", "eeg_tokens", "fuse", "head", "alone"}
