@@ -241,7 +241,7 @@ def judge(compared: Sequence[Pairs], notes: Sequence[str] = (), seed: int = 0) -
                 similarity=pairs.similarity,
                 judgement=alone,
                 best=tuple(pairs.trials[int(j)] for j in one.best),
-                strays=pairs.strays,
+                strays=pairs.strays if alone.verdict == "proved" else (),
                 lag=pairs.lag,
             )
         )

@@ -20,7 +20,8 @@ SHIFTS = 999  # tables of shifted waves
 PROVED = 0.01  # the mapped order is proved where chance does as well no more often than this
 ALARM = 0.002  # and another one where chance does so no more often than this, for an alarm costs more than a doubt
 DOUBT = 0.05  # while the mapped one does no better than this
-STRAY = 6.0  # deviations above what the best pair of a shifted table has
+SPREAD = 0.1  # seconds: one clock runs by the same time after the other in all trials, while chance has any lag
+STRAY = 5.0  # deviations of other pairs by which one stands out that is put elsewhere than mapped
 MAPPED = "as mapped"
 
 
@@ -36,10 +37,12 @@ class Pairs:
         Presentation numbers of the rows and columns.
     similarity : ndarray, shape (T, T)
         Highest correlation within `REACH` of videos (rows) and signals (columns).
+    lags : ndarray, shape (T, T)
+        Seconds by which the video comes later where that correlation is highest.
     shifted : ndarray, shape (R, T, T)
         The same with every signal shifted in time by a random amount: what two hearts that do not beat together give.
-    own : ndarray, shape (L,)
-        Mean correlation of the mapped pairs at lags from -`REACH` to `REACH`.
+    correlograms : ndarray, shape (T, T, L)
+        Correlation at lags from -`REACH` to `REACH`, positive where the video comes later.
     orders : dict of str to ndarray, shape (T,)
         Wrong orders: the column of each row, -1 where it is not among these trials.
     """
@@ -48,8 +51,9 @@ class Pairs:
     signal: str
     trials: tuple[int, ...]
     similarity: Array
+    lags: Array
     shifted: NDArray[np.float32]
-    own: Array
+    correlograms: Array
     orders: Mapping[str, NDArray[np.int64]]
 
     @property
@@ -58,18 +62,39 @@ class Pairs:
 
         One pair alone cannot tell a lag from the same lag and a beat; pairs with other heart rates can.
         """
-        return float((int(np.abs(self.own).argmax()) - len(self.own) // 2) / RATE)
+        own = np.diagonal(self.correlograms).mean(axis=1)  # (L,)
+        return float((int(np.abs(own).argmax()) - len(own) // 2) / RATE)
 
     @property
     def strays(self) -> tuple[tuple[int, int], ...]:
-        """(trial of the video, trial of the signal) that fit beyond doubt and are not one trial."""
-        if not len(self.shifted):
+        """(trial of the video, trial of the signal) that fit beyond doubt and are not one trial.
+
+        Only for a recording whose order as a whole is proved, since they are judged by its lag: both in the best
+        assignment at that lag, where other pairs are seldom alike, and with own partners that are not. All trials that
+        give and take signals among each other must be such.
+        """
+        middle, near = round((self.lag + REACH) * RATE), round(SPREAD * RATE)
+        around = self.correlograms[:, :, max(middle - near, 0) : middle + near + 1]  # (T, T, l)
+        table = around.max(axis=2)  # (T, T)
+        best = _assigned(table)[0]  # (T,)
+        own = np.arange(len(best))  # (T,)
+        rest = np.ones(table.shape, dtype=np.bool_)  # (T, T)
+        rest[own, best] = rest[own, own] = False
+        if not rest.any():
             return ()
-        highest = self.shifted.reshape(len(self.shifted), -1).max(axis=1)  # (R,)
-        floor = float(highest.mean() + STRAY * highest.std())
-        best = self.similarity.argmax(axis=1)  # (T,)
-        rows = [i for i, j in enumerate(best) if i != j and self.similarity[i, j] > floor]
-        return tuple((self.trials[i], self.trials[int(best[i])]) for i in rows)
+        usual = np.median(table[rest])
+        spread = 1.4826 * np.median(np.abs(table[rest] - usual)) + 1e-9
+        sure = (table[own, best] - usual) / spread >= STRAY  # (T,)
+        sure &= table[own, own] - usual < 0.5 * (table[own, best] - usual)
+        moved = best != own  # (T,)
+        found = []
+        for i in np.flatnonzero(moved & sure):
+            ring = [int(i)]
+            while (following := int(best[ring[-1]])) != i:
+                ring.append(following)
+            if sure[ring].all():
+                found.append((self.trials[i], self.trials[int(best[i])]))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -121,6 +146,7 @@ class Evidence:
     best: NDArray[np.int64]  # (T,) column of each row in the best assignment
     best_value: float
     best_shifted: Array  # (R,)
+    best_spread: float  # seconds: median distance of these pairs' lags from their median
 
 
 def compare(
@@ -151,22 +177,22 @@ def compare(
     reach, apart = round(REACH * RATE), round(APART * RATE)
     moves = rng.random((SHIFTS, count))  # (R, T) how far each signal is shifted, 0 to 1 of what is possible
     long_enough = min(map(len, [*videos, *signals]), default=0) >= 2 * apart + 2 * reach
-    similarity = np.zeros((count, count))  # (T, T)
     shifted = np.zeros((SHIFTS if long_enough else 0, count, count), dtype=np.float32)  # (R, T, T)
-    own = np.zeros(2 * reach + 1)  # (L,)
+    correlograms = np.zeros((count, count, 2 * reach + 1))  # (T, T, L)
     for i, video in enumerate(videos):
         for j, other in enumerate(signals):
             n = min(len(video), len(other))
             r = _circular(video[:n], other[:n])  # (n,) at all lags, from 0 on
-            around = np.concatenate([r[-reach:], r[: reach + 1]]) if n > 2 * reach else np.zeros(len(own))  # (L,)
-            similarity[i, j] = around.max()
-            if i == j:
-                own += around[::-1] / count  # a video that comes later is a signal that comes earlier
+            if n > 2 * reach:  # a video that comes later is a signal that comes earlier
+                correlograms[i, j] = np.concatenate([r[-reach:], r[: reach + 1]])[::-1]  # (L,)
             if long_enough:
                 high = _highest(r, reach)  # (n,)
                 shifted[:, i, j] = high[(apart + moves[:, j] * (n - 2 * apart)).astype(np.int64)]
+    similarity, lags = correlograms.max(axis=2), (correlograms.argmax(axis=2) - reach) / RATE  # (T, T) each
     names = tuple(trials) if trials is not None else tuple(range(1, count + 1))
-    return Pairs(key, signal, names, similarity, shifted, own, wrong_orders(count) if orders is None else orders)
+    return Pairs(
+        key, signal, names, similarity, lags, shifted, correlograms, wrong_orders(count) if orders is None else orders
+    )
 
 
 def wrong_orders(count: int, stimuli: Sequence[int] | None = None) -> dict[str, NDArray[np.int64]]:
@@ -189,8 +215,6 @@ def wrong_orders(count: int, stimuli: Sequence[int] | None = None) -> dict[str, 
 
 def gather(pairs: Pairs, seed: int = 0) -> Evidence:
     """Score the mapped order, wrong ones, random ones and the best assignment of one recording."""
-    from scipy.optimize import linear_sum_assignment
-
     rng = np.random.default_rng([seed, len(pairs.trials)])
     table = _centred(pairs.similarity)  # (T, T)
     own = np.arange(len(table))  # (T,)
@@ -205,12 +229,10 @@ def gather(pairs: Pairs, seed: int = 0) -> Evidence:
             random = drawn[:, rows].sum(axis=1)  # (B,)
             flipped = signs[:, rows] @ gains  # (B,)
             orders[name] = _Order(rows.size, float(given.sum()), random, float(gains.sum()), flipped)
-    at = linear_sum_assignment(table, maximize=True)
-    others = np.zeros(len(pairs.shifted))  # (R,)
-    for k, other in enumerate(pairs.shifted):
-        centred = _centred(other)  # (T, T)
-        others[k] = centred[linear_sum_assignment(centred, maximize=True)].sum()
-    return Evidence(orders, np.asarray(at[1]), float(table[at].sum()), others)
+    others = np.array([_assigned(_centred(t))[1] for t in pairs.shifted])  # (R,)
+    best, value = _assigned(table)  # (T,)
+    lags = pairs.lags[own, best]  # (T,)
+    return Evidence(orders, best, value, others, float(np.median(np.abs(lags - np.median(lags)))))
 
 
 def conclude(evidence: Sequence[Evidence], alarms: int = 1) -> Judgement:
@@ -239,11 +261,15 @@ def conclude(evidence: Sequence[Evidence], alarms: int = 1) -> Judgement:
     level = ALARM / alarms
     verdict: Verdict = "unknown"
     # As many wrong orders as are tried may stand out by luck.
-    if any(scores[k] > scores[MAPPED] and max(p[k], better[k]) <= level / len(better) for k in better):
+    if any(scores[k] > scores[MAPPED] and p[k] <= level / len(better) and better[k] <= PROVED for k in better):
         verdict = "wrong"
     elif p[MAPPED] <= PROVED / alarms:
         verdict = "proved"
-    elif p[MAPPED] > DOUBT and best_p <= max(level, 1 / (1 + SHIFTS)):
+    elif (
+        p[MAPPED] > DOUBT
+        and best_p <= max(level, 1 / (1 + SHIFTS))
+        and np.median([e.best_spread for e in evidence]) <= SPREAD
+    ):
         verdict = "wrong"
     return Judgement(scores, p, better, best_p, verdict)
 
@@ -268,6 +294,21 @@ def _centred(table: NDArray[np.floating]) -> Array:
     """Take off what a row or a column has throughout: (T, T)."""
     s = np.asarray(table, dtype=np.float64)  # (T, T)
     return np.asarray(s - s.mean(axis=1, keepdims=True) - s.mean(axis=0, keepdims=True) + s.mean())
+
+
+def _assigned(table: Array) -> tuple[NDArray[np.int64], float]:
+    """Return the column of each row in the best assignment, (T,), and its mean in deviations of all other entries.
+
+    In deviations, because what all trials have in common (a start at the first scene, breathing) spreads the entries of
+    a table wider than those of a shifted one.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, best = linear_sum_assignment(table, maximize=True)  # (T,), (T,)
+    rest = np.ones(table.shape, dtype=np.bool_)  # (T, T)
+    rest[rows, best] = False
+    given = table[rows, best]  # (T,)
+    return np.asarray(best), float((given.mean() - table[rest].mean()) / (table[rest].std() + 1e-9))
 
 
 def _share(value: float, drawn: Array) -> float:
