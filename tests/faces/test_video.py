@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.faces.conftest import draw
 
 from milmer.errors import UserError
 from milmer.faces.video import FrameReader, frames_at, probe
@@ -288,3 +290,23 @@ def test_memory_does_not_grow_with_the_length(write_video):
         [sys.executable, "-c", GROWTH, *map(str, paths)], capture_output=True, text=True, check=True
     )  # fmt: skip
     assert float(done.stdout) < 15
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
+def test_frames_that_a_camera_dropped_leave_a_gap_in_an_avi(codec, read_number, tmp_path):
+    """AVI has no times: a dropped frame is an empty piece, and what comes after it must not move up."""
+    path = tmp_path / "dropped.avi"
+    shown = [*range(50), *range(60, 100)]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=RATE)
+        stream.height, stream.width = draw(0).shape[:2]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.bit_rate = 2_000_000
+        stream.options = {"bf": "0", "crf": "18"} if codec == "libx264" else {}
+        for number in shown:
+            frame = av.VideoFrame.from_ndarray(draw(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    middles = [(i + 0.5) / RATE for i in range(100)]
+    assert [n for _, n in numbers(path, middles, read_number)] == [min(i, 49) if i < 60 else i for i in range(100)]
