@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from milmer import cli
 from milmer.cli import VERBS
 
 MILMER = Path(sys.executable).with_name("milmer")
@@ -91,3 +92,18 @@ def test_inspect_exits_1_on_a_damaged_store(tiny_store: Path, tmp_path: Path) ->
     found = run("inspect", tmp_path / "store")
     assert found.returncode == 1
     assert "recordings/s02/faces.bin" in found.stderr and "expected" in found.stderr
+
+
+def test_a_file_that_must_not_be_touched_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> int:
+        raise PermissionError(13, "Permission denied", "STORE/study.json")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    found = capsys.readouterr().err.strip()
+    assert "STORE/study.json: found Permission denied" in found
+    assert "\n" not in found

@@ -49,6 +49,11 @@ def main() -> None:
         elif error.errno == errno.ENOSPC:
             console.fail(f"{error.filename or 'the disk'}: no space left; make room and run the same command again")
             code = 2
+        elif isinstance(error, PermissionError):
+            console.fail(
+                f"{error.filename or 'a file'}: found {error.strerror}, expected to read or write it; change its rights"
+            )
+            code = 2
         else:
             raise
     except Exception as error:

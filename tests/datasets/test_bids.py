@@ -95,7 +95,9 @@ def test_edf_is_read_as_well(tmp_path: Path) -> None:
 def test_what_is_no_dataset_is_refused_in_a_line(tmp_path: Path) -> None:
     def refused(says: str) -> None:
         with pytest.raises(UserError, match=says) as caught:
-            BidsStudy(tmp_path / "ds").recordings()
+            for recording in BidsStudy(tmp_path / "ds").recordings():
+                if recording.check is not None:
+                    recording.check()
         assert "\n" not in str(caught.value)
 
     refused("found no folder")
@@ -129,3 +131,57 @@ def test_the_command_takes_events(tmp_path: Path) -> None:
         assert CliRunner().invoke(app, [*call, *wrong]).exit_code != 0
     other = ["prepare", "table", str(root), "--out", str(out), "--events", "joy"]
     assert CliRunner().invoke(app, other).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "says"),
+    [
+        ("events", "onset", "begin", "no column onset"),
+        ("channels", "name", "\x00", "sub-01"),
+        ("events", "\t3.0\t", "\t12\t", "valence of trial 1 is 12, beyond .*1, 9"),
+    ],
+)
+def test_a_subject_that_cannot_be_right_does_not_stop_the_others(
+    tmp_path: Path, table: str, old: str, new: str, says: str
+) -> None:
+    root = write_bids(tmp_path / "ds")
+    path = root / "sub-01" / "eeg" / f"sub-01_task-film_{table}.tsv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1) if table == "events" else "")
+    study = BidsStudy(root)
+    bad, good = study.recordings()
+    assert (bad.key, len(bad.trials), len(good.trials)) == ("sub-01", 0, 3)
+    with pytest.raises(UserError, match=says):
+        assert bad.check is not None
+        bad.check()
+    settings = Preparation(eeg=EEGPreparation(ica="none"), body=False)
+    done = prepare_study(study, tmp_path / "store", settings)
+    assert (done.done, list(done.failed)) == (1, ["sub-01"])
+
+
+def test_what_lies_beside_a_trial_is_padding(root: Path) -> None:
+    first, _, last = BidsStudy(root).recordings()[0].trials
+    assert first.eeg is not None and last.eeg is not None
+    assert (first.eeg().pad_before, first.eeg().pad_after) == (3.0, 3.0)
+    assert last.eeg().pad_after == pytest.approx(3.0)  # the file goes on for 3.5 s
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("uS", 1e-6), ("\u00b5S", 1e-6), ("nS", 1e-9), ("S", 1.0)])
+def test_conductance_in_an_edf_is_in_the_unit_of_its_table(tmp_path: Path, unit: str, scale: float) -> None:
+    root = write_bids(tmp_path / "ds", subjects=1, format="EDF")
+    table = root / "sub-01" / "eeg" / "sub-01_task-film_channels.tsv"
+
+    def gsr(name: str) -> float:
+        lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
+        column = lines[0].index("units")
+        for line in lines[1:]:
+            line[column] = name if line[0] == "EDA" else line[column]
+        table.write_text("\n".join("\t".join(line) for line in lines) + "\n", encoding="utf-8")
+        signal = BidsStudy(root).recordings()[0].trials[0].peripheral["gsr"]()
+        assert signal.unit == "S"
+        return float(np.median(signal.samples))
+
+    plain = gsr("n/a")
+    assert plain != 0
+    assert gsr(unit) == pytest.approx(plain * scale, rel=1e-6)

@@ -450,3 +450,13 @@ def test_an_empty_table_and_a_binary_one(tmp_path: Path) -> None:
         assert str(path) in refusal(lambda: read_ratings(path))
     path.write_text("Participant_id,Trial,Experiment_id,Start_time,Valence,Arousal,Dominance,Liking\n")
     assert "no rows" in refusal(lambda: read_ratings(path))
+
+
+def test_two_videos_that_claim_one_trial_refuse_their_participant_only(tmp_path: Path) -> None:
+    root = write_study(tmp_path / "d", {1: [1, 2], 2: [2, 1]})
+    (root / "face_video" / "s01" / "s01_trial2.avi").write_bytes(b"another")
+    bad, good = DeapStudy(root).recordings()
+    assert (bad.key, len(bad.trials), len(good.trials)) == ("s01", 0, 2)
+    with pytest.raises(UserError, match=r"s01_trial2\.avi: s01_trial02\.avi claims trial 2 too; move one away"):
+        assert bad.check is not None
+        bad.check()

@@ -20,7 +20,9 @@ from .dreamer_fixture import ELECTRODES, coded, content, write_study
 
 def refusal(root: Path, whole: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
-        DreamerStudy(write_study(root, whole)).recordings()
+        for recording in DreamerStudy(write_study(root, whole)).recordings():
+            if recording.check is not None:
+                recording.check()
     message = str(caught.value)
     assert "\n" not in message
     assert "DREAMER.mat" in message
@@ -148,3 +150,14 @@ def test_it_becomes_a_store(tmp_path: Path) -> None:
         assert store.trials["stimulus"][row] == trial.stimulus
         assert store.trials["duration"][row] == pytest.approx(20 + trial.trial, abs=0.02)
     assert store.eeg(0, 0.0, 3.0).shape == (14, 384)
+
+
+def test_a_subject_that_cannot_be_right_does_not_stop_the_others(tmp_path: Path) -> None:
+    whole = content(3, 2)
+    whole["Data"][0, 1]["ScoreValence"] = np.array([[0.0], [6.0]])
+    first, second, third = DreamerStudy(write_study(tmp_path, whole)).recordings()
+    assert [len(r.trials) for r in (first, second, third)] == [2, 0, 2]
+    assert second.key == "s02"
+    with pytest.raises(UserError, match="s02, film 1: ScoreValence is 0"):
+        assert second.check is not None
+        second.check()

@@ -13,6 +13,7 @@ from milmer.errors import UserError
 from milmer.signals.channels import clean_names
 
 from .eav_fixture import ROWS, WORDS, coded, one_hot, video_name, write_subject
+from .mat_fixture import write_mat
 
 
 def refusal(recording: Recording) -> str:
@@ -122,3 +123,16 @@ def test_two_folders_of_one_subject_and_other_folders(tmp_path: Path) -> None:
     write_subject(tmp_path / "EAV", "subject01", 1)
     with pytest.raises(UserError, match="subject 1 is claimed by subject01 too"):
         EavStudy(tmp_path / "EAV")
+
+
+def test_two_files_and_two_variables_that_claim_the_same_trials(tmp_path: Path) -> None:
+    inner = write_subject(tmp_path, "subject1", 1, videos=False) / "EEG"
+    (inner / "subject01_eeg.mat").write_bytes((inner / "subject1_eeg.mat").read_bytes())
+    (recording,) = EavStudy(tmp_path).recordings()
+    assert "subject01_eeg.mat claims the same trials; move one away" in refusal(recording)
+    (inner / "subject01_eeg.mat").unlink()
+    write_mat(inner / "subject1_eeg.mat", {"seg": coded(10, 1000, 7e6), "seg1": coded(10, 1000, 1e6)})
+    (recording,) = EavStudy(tmp_path).recordings()
+    assert "subject1_eeg.mat: holds seg1 and seg; seg1 is read" in recording.notes
+    assert recording.trials[0].eeg is not None
+    assert recording.trials[0].eeg().samples[0, 0] == pytest.approx(1.01, abs=1e-6)

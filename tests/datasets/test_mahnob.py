@@ -201,3 +201,13 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "Sessions").mkdir()
     with pytest.raises(UserError, match="found no session with feltArsl"):
         MahnobStudy(tmp_path).recordings()
+
+
+def test_a_video_of_another_participant(tmp_path: Path) -> None:
+    folder = write_session(tmp_path, 2, 1, 1, named=False)
+    write_session(tmp_path, 9, 3, 1, video=None)
+    (video,) = (p for p in folder.iterdir() if "C1 trigger" in p.name)
+    video.rename(folder / video.name.replace("P1-", "P12-"))
+    good, bad = MahnobStudy(tmp_path).recordings()
+    assert (good.key, len(good.trials)) == ("s03", 1)
+    assert "is of participant 12" in refused(bad)

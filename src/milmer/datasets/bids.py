@@ -19,6 +19,7 @@ import pandas as pd
 
 from milmer.datasets.base import LazySignal, Recording, Signal, Trial
 from milmer.datasets.bids_header import Header, as_float, beside, few, read_header, read_json, read_table
+from milmer.datasets.folders import numbers, unreadable
 from milmer.datasets.mne_files import Opened, Span
 from milmer.datasets.opened import LastOpened
 from milmer.errors import UserError, nearest
@@ -56,6 +57,7 @@ class _File:
     events: pd.DataFrame
     others: Mapping[str, int]  # event that is no trial -> how often
     sidecar: Mapping[str, Any]
+    refused: str = ""  # why its subject cannot be read
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,28 @@ class BidsStudy:
     def recordings(self) -> Sequence[Recording]:
         """One recording a subject and session; reads the headers of its files.
 
+        A subject and session whose files cannot be read, contradict each other, differ in rate or share no electrode
+        is refused when it is checked; the others go on.
+
         Raises
         ------
         UserError
-            If no event is a trial, a file cannot be read, or files of one subject and session differ in rate or share
-            no electrode.
+            If no event is a trial.
         """
         places: dict[tuple[str, str], list[_File]] = {}
         for file in self._files:
-            if len(file.events):
+            if len(file.events) or file.refused:
                 places.setdefault((file.subject, file.session), []).append(file)
         if not places:
             raise UserError(self._no_trials())
-        return [self._recording(*place, files) for place, files in places.items()]
+        found = []
+        for (subject, session), files in places.items():
+            key = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+            try:
+                found.append(self._recording(key, files))
+            except UserError as error:
+                found.append(unreadable(key, error, [f.path for f in files]))
+        return found
 
     def survey(self) -> Sequence[str]:
         """Say what is listed but not there, and which events are no trials."""
@@ -142,7 +153,7 @@ class BidsStudy:
         for file in self._files:
             for event, n in file.others.items():
                 others[event] = others.get(event, 0) + n
-            if not len(file.events):
+            if not len(file.events) and not file.refused:
                 found.append(f"{file.name}: no event is a trial, so the file is skipped")
         if others:
             most = sorted(others.items(), key=lambda x: -x[1])[:12]
@@ -157,25 +168,27 @@ class BidsStudy:
             paths = find_matching_paths(self.root, datatypes="eeg", suffixes="eeg", extensions=list(FORMATS))
         files: list[_File] = []
         unread = []
-        taken: dict[str, Path] = {}
         for path in sorted(paths, key=lambda p: str(p.fpath)):
             fpath = Path(path.fpath)
             if "derivatives" in fpath.relative_to(self.root).parts:
                 continue
             stem = fpath.name.removesuffix(fpath.suffix)
-            if stem in taken:
-                raise UserError(
-                    f"{fpath}: {taken[stem].name} claims the same trials; keep one of the two files of {stem}"
-                )
-            taken[stem] = fpath
             table = fpath.with_name(stem.removesuffix("_eeg") + "_events.tsv")
             if not table.is_file():
                 unread.append(f"{fpath.name}: has no {table.name}, so it is skipped")
                 continue
-            chosen, others = self._trials(table)
-            sidecar = read_json(table.with_suffix(".json")) if table.with_suffix(".json").is_file() else {}
-            entities = (str(path.subject), str(path.session or ""), str(path.task or ""))
-            files.append(_File(fpath, *entities, stem, chosen, others, sidecar))
+            file = _File(
+                fpath, str(path.subject), str(path.session or ""), str(path.task or ""), stem, pd.DataFrame(), {}, {}
+            )
+            try:
+                if twin := next((f.path.name for f in files if f.name == stem), ""):
+                    raise UserError(f"{fpath}: {twin} claims the same trials; keep one of the two files of {stem}")
+                chosen, others = self._trials(table)
+                about = table.with_suffix(".json")
+                sidecar = read_json(about) if about.is_file() else {}
+                files.append(dataclasses.replace(file, events=chosen, others=others, sidecar=sidecar))
+            except UserError as error:
+                files.append(dataclasses.replace(file, refused=str(error)))
         if not files:
             more = f"; {unread[0]}" if unread else ""
             raise UserError(
@@ -213,9 +226,12 @@ class BidsStudy:
             f"--events and their length with --event-seconds; there are {few(every)}"
         )
 
-    def _recording(self, subject: str, session: str, files: list[_File]) -> Recording:
+    def _recording(self, key: str, files: list[_File]) -> Recording:
+        for file in files:
+            if file.refused:
+                raise UserError(file.refused)
+            self._check_ratings(file)
         headers = [read_header(self.root, f.path) for f in files]
-        key = f"sub-{subject}" + (f"_ses-{session}" if session else "")
         rates = {h.rate for h in headers}
         if len(rates) > 1:
             raise UserError(
@@ -284,6 +300,20 @@ class BidsStudy:
             label=str(row["label"]),
         )
 
+    def _check_ratings(self, file: _File) -> None:
+        """Refuse ratings beyond what the sidecar says: the middle of the range may be what makes a rating high."""
+        for name in self.rating_ranges:
+            low, high = _limits(file.sidecar, name)
+            if name not in file.events:
+                continue
+            given = pd.to_numeric(file.events[name], errors="coerce").to_numpy(dtype=np.float64)  # (trials,)
+            beyond = np.flatnonzero((given < low) | (given > high))
+            if beyond.size:
+                raise UserError(
+                    f"{beside(file.path, 'events')}: {name} of trial {numbers(int(k) + 1 for k in beyond[:8])} is "
+                    f"{given[beyond[0]]:g}, beyond the Minimum or Maximum ({low:g}, {high:g}) in its .json; mend one"
+                )
+
     def _ranges(self) -> Mapping[str, tuple[float, float]]:
         """Range of each rating: of the sidecar where it says, else the whole numbers around what was given."""
         found: dict[str, tuple[float, float]] = {}
@@ -294,9 +324,7 @@ class BidsStudy:
                 given = ~file.events[column].str.lower().isin(_UNSET)  # (n,)
                 if not given.any() or values[given].isna().any():
                     continue
-                about = file.sidecar.get(column)
-                about = about if isinstance(about, dict) else {}
-                low, high = as_float(about.get("Minimum")), as_float(about.get("Maximum"))
+                low, high = _limits(file.sidecar, column)
                 low = low if np.isfinite(low) else float(np.floor(values.min()))
                 high = high if np.isfinite(high) else float(np.ceil(values.max()))
                 before = found.get(column, (low, high))
@@ -306,3 +334,10 @@ class BidsStudy:
 
 def _word(text: str) -> str:
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split())[:40]
+
+
+def _limits(sidecar: Mapping[str, Any], column: str) -> tuple[float, float]:
+    """Lowest and highest value of a column as its sidecar says; NaN where it does not."""
+    about = sidecar.get(column)
+    about = about if isinstance(about, dict) else {}
+    return as_float(about.get("Minimum")), as_float(about.get("Maximum"))

@@ -27,6 +27,7 @@ from milmer.datasets.deap_layout import (
     numbered,
 )
 from milmer.datasets.deap_ratings import LABELS, Row, read_ratings
+from milmer.datasets.folders import unreadable
 from milmer.datasets.opened import LastOpened
 from milmer.errors import UserError
 
@@ -153,7 +154,10 @@ class DeapStudy:
             notes.append(f"{names} is missing: no EEG and no peripheral signals")
         elif len(there) > 1:
             notes.append(f"{there[0].parent.name} is read, not {there[1].parent.name}, which is there too")
-        videos, video_notes = find_videos(self.root, key, rows)
+        try:
+            videos, video_notes = find_videos(self.root, key, rows)
+        except UserError as error:
+            return unreadable(key, error, [self._table, *there])
         if whole and number > FILMED and not videos:
             video_notes = [f"no videos: the faces of s{FILMED + 1:02d}-s{PARTICIPANTS} were not filmed"]
         site = ("Twente" if number <= 22 else "Geneva") if whole else ""

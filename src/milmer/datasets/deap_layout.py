@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from milmer.datasets.deap_ratings import Row
-from milmer.datasets.folders import not_understood, numbers
+from milmer.datasets.folders import inside, not_understood, numbers
 from milmer.errors import UserError
 
 PYTHON, MATLAB, RAW = "data_preprocessed_python", "data_preprocessed_matlab", "data_original"
@@ -24,14 +24,22 @@ def layout(folders: Sequence[str]) -> str:
 
 
 def find_videos(root: Path, key: str, rows: Sequence[Row]) -> tuple[dict[int, Path], list[str]]:
-    """Return a subject's videos by trial (the order of presentation), and what is odd about them."""
+    """Return a subject's videos by trial (the order of presentation), and what is odd about them.
+
+    Raises
+    ------
+    UserError
+        If two videos have one trial's number, or the folder cannot be read.
+    """
     folder = root / VIDEOS / key
     if not folder.is_dir():
         return {}, [f"{folder.relative_to(root)} is missing: no videos"]
-    found = {}
-    for path in sorted(folder.iterdir()):
+    found: dict[int, Path] = {}
+    for path in inside(folder):
         match = _VIDEO_NAME.fullmatch(path.name)
         if match and path.name.lower().startswith(f"{key}_"):
+            if twin := found.get(int(match[1])):
+                raise UserError(f"{path}: {twin.name} claims trial {int(match[1])} too; move one away")
             found[int(match[1])] = path
     known = {row.trial for row in rows}
     notes = []
@@ -46,7 +54,7 @@ def numbered(folder: Path, suffix: str = "") -> set[int]:
     """Participants that have something in `folder`: ``s01`` and so on, with the ending `suffix`."""
     if not folder.is_dir():
         return set()
-    matches = (_name_of(suffix).fullmatch(path.name) for path in folder.iterdir())
+    matches = (_name_of(suffix).fullmatch(path.name) for path in inside(folder))
     return {int(match[1]) for match in matches if match}
 
 
@@ -64,7 +72,7 @@ def missing_of_deap(
         if name in folders and folder.is_dir():
             suffix = Path(example).suffix
             strange = [
-                p for p in folder.iterdir() if p.suffix.lower() == suffix and not _name_of(suffix).fullmatch(p.name)
+                p for p in inside(folder) if p.suffix.lower() == suffix and not _name_of(suffix).fullmatch(p.name)
             ]
             lines += not_understood(folder, strange, Path(example).name)
     everybody = set(range(1, PARTICIPANTS + 1))
@@ -79,7 +87,10 @@ def missing_of_deap(
     lost, never = [], []
     for number in sorted(found & set(range(1, FILMED + 1)) & set(table)):
         key = f"s{number:02d}"
-        videos, _ = find_videos(root, key, table[number])
+        try:
+            videos, _ = find_videos(root, key, table[number])
+        except UserError:  # this participant is refused, which is said elsewhere
+            continue
         absent = {row.trial for row in table[number]} - set(videos)
         known = set(NOT_FILMED.get(number, ()))
         if gone := sorted(absent - known):

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milmer.datasets.base import LazySignal, Recording, Signal, Trial
+from milmer.datasets.folders import inside, unreadable
 from milmer.datasets.matfile import Left, Place, read_mat
 from milmer.datasets.microvolts import to_volts
 from milmer.datasets.opened import LastOpened
@@ -89,7 +90,7 @@ class DreamerStudy:
         self.root, self.name = Path(root), name or "dreamer"
         self.path = self.root if self.root.is_file() else self.root / FILE
         if not self.path.is_file():
-            here = ", ".join(sorted(p.name for p in self.root.iterdir())[:6]) if self.root.is_dir() else ""
+            here = ", ".join([p.name for p in inside(self.root)][:6]) if self.root.is_dir() else ""
             raise UserError(
                 f"{self.root}: found {here or 'nothing'}, expected {FILE}; give the file or its folder, unpacked"
             )
@@ -99,22 +100,31 @@ class DreamerStudy:
     def recordings(self) -> Sequence[Recording]:
         """One recording a subject; goes through the file once for ratings and lengths.
 
+        A subject whose arrays or ratings cannot be right is refused when it is checked; the others go on.
+
         Raises
         ------
         UserError
-            If the file is damaged or not of this layout, or a rating is not from 1 to 5.
+            If the file is damaged or not of this layout.
         """
         whole = self._whole()
         rates = {kind: _rate(whole, f"{kind}_SamplingRate", rate) for kind, rate in RATES.items()}
         names = _electrodes(self.path, whole)
-        return [self._recording(index, subject, rates, names) for index, subject in enumerate(_cells(whole["Data"]))]
+        found = []
+        for index, subject in enumerate(_cells(whole["Data"])):
+            key = f"s{index + 1:02d}"
+            try:
+                found.append(self._recording(key, index, subject, rates, names))
+            except UserError as error:
+                found.append(unreadable(key, error, [self.path]))
+        return found
 
     def survey(self) -> Sequence[str]:
         """Say which subjects lack films."""
         return [
             f"{recording.key}: {len(recording.trials)} films, the publisher's file has {FILMS}"
             for recording in self.recordings()
-            if len(recording.trials) < FILMS
+            if 0 < len(recording.trials) < FILMS
         ]
 
     def _whole(self) -> dict[str, Any]:
@@ -125,8 +135,9 @@ class DreamerStudy:
             self._outline = whole
         return self._outline
 
-    def _recording(self, index: int, subject: Any, rates: Mapping[str, float], names: tuple[str, ...]) -> Recording:
-        key = f"s{index + 1:02d}"
+    def _recording(
+        self, key: str, index: int, subject: Any, rates: Mapping[str, float], names: tuple[str, ...]
+    ) -> Recording:
         eeg, ecg = (self._shapes(key, subject, kind, width) for kind, width in (("EEG", len(names)), ("ECG", 2)))
         if len(eeg) != len(ecg):
             raise UserError(f"{self.path}: {key} has {len(eeg)} films of EEG and {len(ecg)} of ECG; get the file again")

@@ -6,6 +6,7 @@ numbered in the same order.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milmer.datasets.base import Recording, Signal, Trial
-from milmer.datasets.folders import numbers, unreadable
+from milmer.datasets.folders import inside, numbers, unreadable
 from milmer.datasets.matfile import mat_variables, read_mat
 from milmer.datasets.microvolts import to_volts
 from milmer.datasets.opened import LastOpened
@@ -129,7 +130,7 @@ class EavStudy:
 
     def _folders(self) -> dict[int, Path]:
         found: dict[int, Path] = {}
-        for path in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+        for path in inside(self.root) if self.root.is_dir() else []:
             match = _SUBJECT.fullmatch(path.name)
             if match is None or not path.is_dir():
                 continue
@@ -143,8 +144,8 @@ class EavStudy:
         if not self.root.is_dir():
             what = "a file" if self.root.exists() else "nothing"
             raise UserError(f"{self.root}: found {what}, expected a folder with {_LAYOUT}")
-        children = sorted(p for p in self.root.iterdir() if p.is_dir())
-        likely = [p for p in children if any(_SUBJECT.fullmatch(c.name) for c in p.iterdir())]
+        children = [p for p in inside(self.root) if p.is_dir()]
+        likely = [p for p in children if os.access(p, os.R_OK) and any(_SUBJECT.fullmatch(c.name) for c in inside(p))]
         if _SUBJECT.fullmatch(self.root.resolve().name):
             likely.append(self.root.resolve().parent)
         here = ", ".join(p.name for p in children[:6]) or "no folders"
@@ -153,10 +154,11 @@ class EavStudy:
 
     def _recording(self, number: int, folder: Path) -> Recording:
         key = f"s{number:02d}"
-        labels = _find(folder, rf"subject_?0*{number}_+eeg_label\.mat")
-        signals = _find(folder, rf"subject_?0*{number}_+eeg\.mat")
+        labels = signals = None
         notes: list[str] = []
         try:
+            labels = _find(folder, rf"subject_?0*{number}_+eeg_label\.mat")
+            signals = _find(folder, rf"subject_?0*{number}_+eeg\.mat")
             if labels is None:
                 raise UserError(
                     f"{folder / 'EEG'}: subject{number}_eeg_label.mat is missing, and no trial has a class without it; "
@@ -207,9 +209,12 @@ class EavStudy:
 
 
 def _find(folder: Path, pattern: str) -> Path | None:
-    inner = folder / "EEG"
-    names = sorted(inner.iterdir()) if inner.is_dir() else []
-    return next((p for p in names if re.fullmatch(pattern, p.name, re.IGNORECASE)), None)
+    inner = next((p for p in inside(folder) if p.name == "EEG"), None)
+    names = inside(inner) if inner is not None else []
+    found = [p for p in names if re.fullmatch(pattern, p.name, re.IGNORECASE)]
+    if len(found) > 1:
+        raise UserError(f"{found[1]}: {found[0].name} claims the same trials; move one away")
+    return found[0] if found else None
 
 
 def _read_labels(path: Path) -> list[int]:
@@ -245,7 +250,7 @@ def _videos(folder: Path, rows: Sequence[int], notes: list[str]) -> dict[int, Pa
     """
     inner = folder / "Video"
     found: dict[int, Path] = {}
-    for path in sorted(inner.iterdir()) if inner.is_dir() else []:
+    for path in inside(inner) if inner.is_dir() else []:
         match = _VIDEO.fullmatch(path.name)
         if match is None or path.name.startswith("."):
             continue

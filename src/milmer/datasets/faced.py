@@ -16,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from milmer.datasets.base import Recording, Signal, Trial
-from milmer.datasets.folders import find_folder, not_understood, numbers
+from milmer.datasets.folders import find_folder, inside, not_understood, numbers
 from milmer.datasets.microvolts import to_volts
 from milmer.datasets.opened import LastOpened
 from milmer.datasets.safe_pickle import ends_whole, load_array
@@ -144,7 +144,7 @@ class FacedStudy:
 
     def _files(self) -> dict[int, Path]:
         found: dict[int, Path] = {}
-        for path in sorted(self._folder.iterdir()):
+        for path in inside(self._folder):
             match = _NAME.fullmatch(path.name)
             if match is None:
                 continue

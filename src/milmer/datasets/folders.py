@@ -23,7 +23,21 @@ class Refusal:
 
 def unreadable(key: str, error: UserError, sources: Iterable[Path]) -> Recording:
     """Return a recording without trials that is refused with `error` when it is checked; the others go on."""
-    return Recording(key, (), [p for p in sources if p.exists()], notes=(str(error),), check=Refusal(str(error)))
+    return Recording(key, (), [p for p in sources if _is_there(p)], notes=(str(error),), check=Refusal(str(error)))
+
+
+def inside(folder: Path) -> list[Path]:
+    """What is in a folder, by name.
+
+    Raises
+    ------
+    UserError
+        If the system does not let it be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
 def find_folder(root: Path, name: str, layout: str) -> Path:
@@ -51,7 +65,7 @@ def find_folder(root: Path, name: str, layout: str) -> Path:
         return found
     if root.resolve().name.lower() == name.lower():
         return root
-    children = sorted(p for p in root.iterdir() if p.is_dir())
+    children = [p for p in inside(root) if p.is_dir()]
     likely = [p for p in (*children, root.resolve().parent) if _child(p, name) is not None]
     here = ", ".join(p.name for p in children[:6]) or "no folders"
     mend = (
@@ -83,4 +97,14 @@ def not_understood(folder: Path, paths: Iterable[Path], expected: str) -> list[s
 def _child(folder: Path, name: str) -> Path | None:
     if not folder.is_dir():
         return None
-    return next((p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() == name.lower()), None)
+    try:
+        return next((p for p in inside(folder) if p.is_dir() and p.name.lower() == name.lower()), None)
+    except UserError:  # a folder beside the one that was given
+        return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that must not be read
+        return False

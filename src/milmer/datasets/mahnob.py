@@ -18,7 +18,7 @@ from pathlib import Path
 from milmer.datasets.base import LazySignal, Recording, Trial
 from milmer.datasets.bdf import BdfHeader, read_bdf_header
 from milmer.datasets.deap_files import EEG_NAMES
-from milmer.datasets.folders import find_folder, numbers, unreadable
+from milmer.datasets.folders import find_folder, inside, numbers, unreadable
 from milmer.datasets.mahnob_files import RATINGS, Clips, ClipSignal, Session, clip_of, read_session
 from milmer.datasets.opened import LastOpened
 from milmer.errors import UserError
@@ -121,7 +121,7 @@ class MahnobStudy:
         subjects: dict[int, list[Session]] = {}
         damaged: list[Recording] = []
         skipped = 0
-        folders = [p for p in self._folder.iterdir() if p.is_dir() and p.name.isdecimal()]
+        folders = [p for p in inside(self._folder) if p.is_dir() and p.name.isdecimal()]
         for folder in sorted(folders, key=lambda p: int(p.name)):
             try:
                 session = read_session(folder)

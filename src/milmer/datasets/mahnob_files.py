@@ -13,6 +13,7 @@ import numpy as np
 from milmer.datasets.base import Signal
 from milmer.datasets.bdf import BdfHeader
 from milmer.datasets.deap_files import judge_temperature
+from milmer.datasets.folders import inside
 from milmer.datasets.mne_files import judge_volts
 from milmer.datasets.opened import LastOpened
 from milmer.datasets.rated import rating
@@ -42,6 +43,7 @@ EMOTIONS: Mapping[int, str] = {
 }
 _BDF_NAME = re.compile(r"Part_(\d+)_.*?Trial(\d+)_.*\.bdf", re.IGNORECASE)
 _FACE = "c1trigger_c_section_"  # the colour camera before the face, in a name without spaces
+_VIDEO_NAME = re.compile(r"p(\d+)-rec.*")  # likewise
 _LARGEST_XML = 1 << 20  # bytes; the publisher's have a few thousand
 
 
@@ -121,6 +123,9 @@ def read_session(folder: Path) -> Session | None:
     named = _BDF_NAME.fullmatch(_plain(bdf.name)) if bdf is not None else None
     if named and int(named[1]) != int(given):
         raise UserError(f"{path}: is of subject {given}, but {bdf} is of participant {named[1]}; move one away")
+    filmed = _VIDEO_NAME.fullmatch(_plain(video.name)) if video is not None else None
+    if filmed and int(filmed[1]) != int(given):
+        raise UserError(f"{path}: is of subject {given}, but {video} is of participant {filmed[1]}; move one away")
     return Session(
         folder=folder,
         number=int(folder.name),
@@ -138,7 +143,7 @@ def read_session(folder: Path) -> Session | None:
 
 def _files(folder: Path, ending: str) -> list[Path]:
     # A name that starts with a dot is not the publisher's: macOS leaves such beside copies.
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ending and not p.name.startswith("."))
+    return [p for p in inside(folder) if p.suffix.lower() == ending and not p.name.startswith(".")]
 
 
 def _plain(name: str) -> str:
@@ -148,7 +153,7 @@ def _plain(name: str) -> str:
 def _one(folder: Path, said: list[str], found: list[Path], what: str) -> Path | None:
     """The file that session.xml names, or the only one whose name fits."""
     named = {_plain(name) for name in said if name}
-    chosen = [p for p in folder.iterdir() if _plain(p.name) in named] or found
+    chosen = [p for p in inside(folder) if _plain(p.name) in named] or found
     if len(chosen) > 1:
         raise UserError(
             f"{folder}: {' and '.join(p.name for p in sorted(chosen)[:3])} both claim to be its {what}; move one away"

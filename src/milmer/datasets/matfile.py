@@ -12,6 +12,7 @@ version 5 have. What becomes of a Matlab value:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,8 @@ def mat_variables(path: Path) -> dict[str, tuple[int, ...]]:
 def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected a Matlab file (.mat)")
+    if not os.access(path, os.R_OK):  # HDF5 says this in a paragraph
+        raise UserError(f"{path}: cannot be read (permission denied); check the path and its permissions")
     try:
         yield
     except UserError:

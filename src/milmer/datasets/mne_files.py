@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -166,6 +167,8 @@ def judge_volts(samples: NDArray[np.floating], path: Path) -> tuple[str, ...]:
 def _open(path: Path, where: str) -> Any:
     import mne
 
+    if not os.access(path, os.R_OK):  # which some of MNE's readers do not say
+        raise UserError(f"{where}: {path} cannot be read; check the path and its permissions")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on file names and on units, which are judged here

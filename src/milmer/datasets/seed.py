@@ -66,11 +66,11 @@ class SeedStudy:
         UserError
             If label.mat is missing or wrong, a subject has more files than sessions, or there are none.
         """
-        labels = self._labels()
-        stimuli = [f"film{n:02d}" for n in range(1, FILMS + 1)]
         files = self._files()
         if not files:
             raise UserError(f"{self._folder}: found no file such as 1_20131027.mat; unpack Preprocessed_EEG there")
+        labels = self._labels()
+        stimuli = [f"film{n:02d}" for n in range(1, FILMS + 1)]
         return [
             read_films(Sitting(self.name, subject, session, labels, stimuli), path, [self._folder / _LABELS])
             for (subject, session), path in files.items()

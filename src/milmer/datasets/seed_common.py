@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from milmer.datasets.base import LazySignal, Recording, Signal, Trial
-from milmer.datasets.folders import numbers, unreadable
+from milmer.datasets.folders import inside, numbers, unreadable
 from milmer.datasets.matfile import mat_variables, read_mat
 from milmer.datasets.microvolts import to_volts
 from milmer.errors import UserError
@@ -30,7 +30,7 @@ CHANNELS = (
 )
 # CB1 and CB2 sit below O1 and O2, over the cerebellum. No publisher gives their coordinates and the 10-05 system has no
 # such name: a guessed place would move what they measured to another electrode's.
-WITHOUT_PLACE = "CB1 and CB2 are left out: the 10-05 system has no place for them"
+WITHOUT_PLACE = "CB1 and CB2 are left out, for the 10-05 system has no place for them"
 _VARIABLE = re.compile(r"(?:(?P<prefix>.*)_)?eeg_?(?P<film>\d+)", re.IGNORECASE)
 
 
@@ -171,7 +171,7 @@ def read_films(sitting: Sitting, path: Path, sources: Sequence[Path] = ()) -> Re
 def subject_files(folder: Path, pattern: str) -> tuple[list[tuple[Path, re.Match[str]]], list[Path]]:
     """Sort the files of a folder into those whose name is `pattern`, by name, and other data files."""
     taken, left = [], []
-    for path in sorted(folder.iterdir()):
+    for path in inside(folder):
         match = re.fullmatch(pattern, path.name, re.IGNORECASE)
         if match is not None:
             taken.append((path, match))

@@ -21,11 +21,13 @@ Relative paths start at the table's folder.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from milmer.datasets.base import LazySignal, Recording, Trial
+from milmer.datasets.folders import unreadable
 from milmer.datasets.mne_files import Header, Opened, Span, read_header
 from milmer.datasets.opened import LastOpened
 from milmer.datasets.table_rows import Row, check_ratings, check_stretches, read_rows
@@ -64,17 +66,36 @@ class TableStudy:
     def recordings(self) -> Sequence[Recording]:
         """One recording a subject and session, in the table's order; reads the headers of the EEG files.
 
-        Raises
-        ------
-        UserError
-            If an EEG file cannot be read or has no electrode of the 10-05 system, a span lies outside of it, or the
-            files of one subject and session differ in rate or share no electrode.
+        A subject and session with an EEG file that cannot be read or has no electrode of the 10-05 system, a span
+        outside of its file, or files that differ in rate or share no electrode, is refused when it is checked; the
+        others go on.
         """
         groups: dict[tuple[str, str], list[Row]] = {}
         for row in self._rows:
             groups.setdefault((row.subject, row.session), []).append(row)
         keys = _folder_names(list(groups))
-        return [self._recording(key, rows) for key, rows in zip(keys, groups.values(), strict=True)]
+        found = []
+        for key, rows in zip(keys, groups.values(), strict=True):
+            try:
+                found.append(self._recording(key, rows))
+            except UserError as error:
+                found.append(unreadable(key, error, [self.path]))
+        return found
+
+    def survey(self) -> Sequence[str]:
+        """Say which trials have no EEG where others have, no video where others have, and no rating at all."""
+        lines = []
+        for what, has in (
+            ("EEG", [r.eeg is not None for r in self._rows]),
+            ("video", [r.video is not None for r in self._rows]),
+            ("rating or label", [_is_rated(r) for r in self._rows]),
+        ):
+            without = [row for row, there in zip(self._rows, has, strict=True) if not there]
+            if without and any(has):
+                some = ", ".join(row.where.rpartition(": ")[2] for row in without[:6])
+                more = " ..." if len(without) > 6 else ""
+                lines.append(f"{len(without)} of {len(has)} rows have no {what}: {some}{more}")
+        return lines
 
     def _recording(self, key: str, rows: list[Row]) -> Recording:
         headers: dict[Path, Header] = {}
@@ -152,6 +173,10 @@ class TableStudy:
             ratings=row.ratings,
             label=row.text.get("label", ""),
         )
+
+
+def _is_rated(row: Row) -> bool:
+    return bool(row.text.get("label")) or any(not math.isnan(v) for v in row.ratings.values())
 
 
 def _span(row: Row, header: Header) -> tuple[int, int]:
