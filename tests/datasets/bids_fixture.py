@@ -67,3 +67,8 @@ def write_bids(root: Path, subjects: int = 2, format: str = "BrainVision", durat
     description = root / "dataset_description.json"
     description.write_text(json.dumps(json.loads(description.read_text()) | {"Name": "Films & feelings (test)"}))
     return root
+
+
+def write_tiny(root: Path) -> Path:
+    """Write a study for tests of all loaders."""
+    return write_bids(root / "study")

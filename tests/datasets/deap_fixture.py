@@ -91,3 +91,8 @@ def replace_in_line(path: Path, line: int, column: int, value: str) -> None:
     cells[column] = value
     lines[line - 1] = ",".join(cells)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_tiny(root: Path) -> Path:
+    """Write a study for tests of all loaders; its videos cannot be opened."""
+    return write_study(root / "study", {1: [2, 1, 3], 2: [3, 2, 1], 30: [1, 3, 2]})

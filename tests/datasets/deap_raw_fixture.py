@@ -127,3 +127,8 @@ def write_raw_study(root: Path, orders: dict[int, Sequence[int]], *, videos: boo
                 (folder / f"{key}_trial{t:02d}.avi").write_bytes(b"not read here")
     table(root).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
+
+
+def write_tiny(root: Path) -> Path:
+    """Write a study for tests of all loaders, with a participant of each site; its videos cannot be opened."""
+    return write_raw_study(root / "study", {1: [2, 1, 3], 24: [3, 2, 1]})
