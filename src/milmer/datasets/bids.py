@@ -278,6 +278,9 @@ class BidsStudy:
         eyes: LazySignal | None = None
         if eog:
             eyes = Span(self._opened, file.path, tuple(header.eog[n] for n in eog), eog, *span)
+        heart: LazySignal | None = None
+        if "ecg" in header.body:
+            heart = Span(self._opened, file.path, (header.body["ecg"][0],), ("ecg",), *span)
         stimulus = str(row.get("stim_file", ""))
         return Trial(
             study=self.name,
@@ -292,6 +295,7 @@ class BidsStudy:
             duration=(span[1] - span[0]) / header.rate,
             eeg=eeg,
             eog=eyes,
+            ecg=heart,
             peripheral={
                 name: _InUnit(Span(self._opened, file.path, (channel,), (name,), *span), unit, scale)
                 for name, (channel, unit, scale) in header.body.items()

@@ -194,18 +194,17 @@ def _spectra(store: Store, rows: NDArray[np.int64], data: Data) -> Row:
 
 
 def _maps(store: Store, info: RecordingInfo, data: Data) -> list[Row]:
-    """Return the topographies of the components that are taken out, the surest first."""
+    """Return the topographies of the components that are taken out, the surest first; of all trials' own ones too."""
+    out: list[tuple[float, str, int, Floats]] = []
+    for file in sorted(store.folder(info.key).glob("ica*.npz")):
+        with np.load(file) as ica:
+            mixing, labels, scores = ica["mixing"], [str(x) for x in ica["labels"]], ica["scores"]
+        out += [(float(scores[i]), k, i + 1, mixing[:, i]) for i, k in enumerate(labels) if k in data.reject]
     found: list[Row] = []
-    files = sorted(store.folder(info.key).glob("ica*.npz"))
-    if not files:
-        return found
-    with np.load(files[0]) as ica:
-        mixing, labels, scores = ica["mixing"], [str(x) for x in ica["labels"]], ica["scores"]
-    out = [i for i, label in enumerate(labels) if label in data.reject]
-    for i in sorted(out, key=lambda i: -float(scores[i]))[:MOST_MAPS]:
-        peak = float(np.abs(mixing[:, i]).max()) or 1.0
-        image = draw_maps((mixing[:, i] / peak)[:, None], np.asarray(info.positions), 1.0)
-        found.append({"image": image, "label": labels[i], "score": number(scores[i]), "number": i + 1})
+    for score, label, place, column in sorted(out, key=lambda c: -c[0])[:MOST_MAPS]:
+        peak = float(np.abs(column).max()) or 1.0
+        image = draw_maps((column / peak)[:, None], np.asarray(info.positions), 1.0)
+        found.append({"image": image, "label": label, "score": number(score), "number": place})
     return found
 
 
