@@ -165,6 +165,41 @@ def test_eyes_know_their_directions(truth: TrialTruth) -> None:
     assert [eog_channel(n) for n in ("hEOG", "EOG-V", "EXG3", "EOG")] == ["eog-h", "eog-v", "eog-exg3", "eog-other"]
 
 
+RATES_OF_ALL_KINDS = (100 / 3, 256.0, 1000 / 3, 500.0, 512.0)
+
+
+@pytest.mark.parametrize("kind", list(BODY_CHANNELS))
+def test_every_length_at_every_rate_has_the_length_of_its_trial(kind: str) -> None:
+    """Rounded at the rate of the work and then at 32 Hz, a length may be a sample off that of the trial."""
+    rng = np.random.default_rng(0)
+    for rate in RATES_OF_ALL_KINDS:
+        for pad in (0.0, 1.01):
+            for length in rng.integers(round(3 * rate), round(5 * rate), 4).tolist():
+                x = 5.0 + np.sin(2 * np.pi * 1.2 * np.arange(length) / rate) + 0.01 * rng.normal(size=length)  # (S,)
+                wanted = round((length - round(pad * rate)) / rate * BODY_RATE)
+                assert one(kind, x, rate, pad=pad).samples.shape[1] == wanted, (rate, pad, length)
+
+
+@pytest.mark.parametrize("rate", [64.0, 256.0, 1000 / 3, 500.0])
+@pytest.mark.parametrize("pad", [0.0, 1.01, 3.0])
+def test_what_happened_stands_at_its_time(rate: float, pad: float) -> None:
+    """A bump 7.3 s after the trial's start, whatever the rate and the padding before it."""
+    seconds = np.arange(round((20 + pad) * rate)) / rate - round(pad * rate) / rate  # (S',)
+    clock = np.arange(640) / BODY_RATE
+    near = np.abs(clock - 7.3) < 1
+    for kind, row, level, size in (("temperature", 0, 30.0, 1.0), ("eog", 0, 0.0, 1e-4), ("gsr", 1, 5e-6, 1e-6)):
+        x = level + size * np.exp(-0.5 * ((seconds - 7.3) / 0.3) ** 2)  # (S',)
+        made = one(kind, x, rate, "S" if kind == "gsr" else "V", pad).samples[row, near].astype(float)
+        weight = np.clip(made - np.median(made), 0, None)
+        assert abs((weight * clock[near]).sum() / weight.sum() - 7.3) < 0.003, kind
+    beats = np.arange(0.4 - 3, 21, 0.8)
+    x = np.exp(-0.5 * ((seconds[:, None] - beats) / 0.012) ** 2).sum(axis=1)  # (S',)
+    made = one("ecg", x, rate, "V", pad).samples[1]
+    for beat in beats[(beats > 1) & (beats < 19)]:
+        near = np.abs(clock - beat) < 0.2
+        assert abs((made[near] * clock[near]).sum() / made[near].sum() - beat) < 0.01
+
+
 def test_temperature_keeps_its_level() -> None:
     made = one("temperature", 33 + 0.01 * np.arange(60 * 128) / 128, pad=3.0)
     assert made.samples[0, 0] == pytest.approx(33.03, abs=0.005)

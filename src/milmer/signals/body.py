@@ -168,6 +168,7 @@ def _places(
             row = resample(x[None] - level, rate, BODY_RATE, before, after)[0]  # (S,)
         else:
             row = _envelope(x, rate, before, after, line_freq)  # (S,)
+        row = _as_long(row, len(missing))  # (S,)
         row[missing] = np.nan
         rows[place[name]] = row
     samples = np.full((len(BODY_CHANNELS[kind]), length), np.nan)  # (P, S)
@@ -204,8 +205,9 @@ def _work(kind: str, signal: Signal) -> tuple[Array, float, int, int, NDArray[np
     x, _ = fill_gaps(raw, rate)  # (1, S'')
     if rate > highest:
         level = np.median(x)
-        x = resample(x - level, rate, highest) + level  # (1, S')
-        before, after, rate = round(signal.pad_before * highest), round(signal.pad_after * highest), highest
+        kept = int(before / rate * highest)  # whole new samples before the trial: what is more would shift its time
+        x = resample(x - level, rate, highest, round(before - kept * rate / highest)) + level  # (1, S')
+        before, after, rate = kept, int(after / rate * highest), highest
     return x[0], rate, before, after, missing, ""
 
 
@@ -231,6 +233,16 @@ def _envelope(x: Array, rate: float, before: int, after: int, line_freq: float |
     return np.asarray(resample(x[None], rate, BODY_RATE, before, after)[0].clip(min=0.0))  # (S,)
 
 
+def _as_long(x: Array, samples: int) -> Array:
+    """Give (..., S') the trial's own length, (..., S): rounded at two rates, it can be a sample off."""
+    short = max(0, samples - x.shape[-1])
+    if short and x.shape[-1]:
+        x = np.concatenate([x, np.repeat(x[..., -1:], short, axis=-1)], axis=-1)  # (..., S)
+    elif short:
+        x = np.full((*x.shape[:-1], samples), np.nan)  # (..., S)
+    return np.array(x[..., :samples])
+
+
 def _result(
     kind: str,
     samples: Array,
@@ -238,6 +250,6 @@ def _result(
     notes: Sequence[str],
     quality: Mapping[str, float] | None = None,
 ) -> BodySignal:
-    made = np.array(samples, dtype=np.float32)  # (P, S)
+    made = _as_long(np.asarray(samples), len(missing)).astype(np.float32)  # (P, S)
     made[:, missing] = np.nan
     return BodySignal(BODY_CHANNELS[kind], made, tuple(notes), quality or {})
