@@ -222,6 +222,23 @@ class Training(Section):
     channel_dropout: float = Field(0.0, ge=0, lt=1, description="chance that augmentation hides an electrode")
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="auto: half where the device has it")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
+    gradients: Literal["auto", "all", "kept"] = Field(
+        "all",
+        description="frames that the backbone learns from: all; kept: those that were selected (all are scored without "
+        "gradient, the kept ones run again with it); auto: kept where it is cheaper",
+    )
+    scoring: Literal["exact", "half", "early-stage", "last-epoch"] = Field(
+        "exact", description="how frames are scored where gradients are those of kept frames only"
+    )
+    checkpointing: bool = Field(False, description="run backbone stages again in the backward pass, for less memory")
+    cache: Literal["auto", "none"] = Field(
+        "auto", description="what is frozen of the backbone is run once a frame and kept on disk beside the store"
+    )
+    cache_views: int = Field(
+        1, ge=1, description="fixed views a frame in the cache; more than 1: mirrored, lit and shifted ones to train on"
+    )
+    compile: bool = Field(False, description="torch.compile the backbone; pays over long fits only")
+    channels_last: bool = Field(False, description="memory format of the frames; some processors are faster with it")
     threads: int = Field(2, ge=1, description="CPU threads; part of what makes a run repeatable")
     workers: int = Field(0, ge=0, description="data-loading processes")
 
