@@ -185,3 +185,15 @@ def test_conductance_in_an_edf_is_in_the_unit_of_its_table(tmp_path: Path, unit:
     plain = gsr("n/a")
     assert plain != 0
     assert gsr(unit) == pytest.approx(plain * scale, rel=1e-6)
+
+
+def test_an_electrode_keeps_its_name_where_one_before_it_is_left_out(tmp_path: Path) -> None:
+    root = write_bids(tmp_path / "ds", subjects=1)
+    table = root / "sub-01" / "eeg" / "sub-01_task-film_channels.tsv"
+    text = table.read_text(encoding="utf-8")
+    assert "Fp1\tEEG" in text
+    table.write_text(text.replace("Fp1\tEEG", "Fp1\tMISC"), encoding="utf-8")
+    trial = BidsStudy(root).recordings()[0].trials[2]
+    assert trial.eeg is not None
+    assert trial.eeg().names == tuple(EEG[1:])
+    assert amplitude(trial) == pytest.approx(planted(1, 2), rel=0.1)

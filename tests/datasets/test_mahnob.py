@@ -211,3 +211,12 @@ def test_a_video_of_another_participant(tmp_path: Path) -> None:
     good, bad = MahnobStudy(tmp_path).recordings()
     assert (good.key, len(good.trials)) == ("s03", 1)
     assert "is of participant 12" in refused(bad)
+
+
+def test_a_video_of_another_film_is_said(tmp_path: Path) -> None:
+    folder = write_session(tmp_path, 2, 1, 1, named=False)
+    assert not [n for n in MahnobStudy(tmp_path).recordings()[0].notes if "section" in n]
+    (video,) = (p for p in folder.iterdir() if "C1 trigger" in p.name)
+    video.rename(folder / video.name.replace("Section_2", "Section_14"))
+    notes = MahnobStudy(tmp_path).recordings()[0].notes
+    assert "session 2: the video is section 14, usual is 2 for the BDF's trial 1: are they of one trial?" in notes

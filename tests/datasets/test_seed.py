@@ -35,6 +35,7 @@ def test_values_labels_and_sessions_by_date(tmp_path: Path) -> None:
     # The order in which the fixture wrote them, by which the values differ.
     for recording, start in zip(recordings, (1, 3, 0, 2), strict=True):
         assert [t.trial for t in recording.trials] == list(range(1, 16))
+        assert [t.order for t in recording.trials] == list(range(15))
         for trial in recording.trials:
             assert trial.eeg is not None
             signal = trial.eeg()

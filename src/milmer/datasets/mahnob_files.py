@@ -43,7 +43,7 @@ EMOTIONS: Mapping[int, str] = {
 }
 _BDF_NAME = re.compile(r"Part_(\d+)_.*?Trial(\d+)_.*\.bdf", re.IGNORECASE)
 _FACE = "c1trigger_c_section_"  # the colour camera before the face, in a name without spaces
-_VIDEO_NAME = re.compile(r"p(\d+)-rec.*")  # likewise
+_VIDEO_NAME = re.compile(r"p(\d+)-rec.*?(?:_section_(\d+))?\.avi")  # likewise
 _LARGEST_XML = 1 << 20  # bytes; the publisher's have a few thousand
 
 
@@ -126,6 +126,12 @@ def read_session(folder: Path) -> Session | None:
     filmed = _VIDEO_NAME.fullmatch(_plain(video.name)) if video is not None else None
     if filmed and int(filmed[1]) != int(given):
         raise UserError(f"{path}: is of subject {given}, but {video} is of participant {filmed[1]}; move one away")
+    if filmed and filmed[2] and named and int(filmed[2]) != 2 * int(named[2]):
+        # Neutral clips stand between the films: of a recording without a break the k-th film is section 2 k.
+        notes.append(
+            f"session {folder.name}: the video is section {filmed[2]}, usual is {2 * int(named[2])} for the BDF's "
+            f"trial {named[2]}: are they of one trial?"
+        )
     return Session(
         folder=folder,
         number=int(folder.name),
