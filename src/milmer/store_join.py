@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from milmer.errors import UserError
-from milmer.store import Faces, RecordingInfo, Store, join_trials
+from milmer.store import Store, join_trials
+from milmer.store_recording import Faces, RecordingInfo
 
 
 def open_stores(paths: Sequence[Path]) -> Store:

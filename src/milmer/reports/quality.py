@@ -18,7 +18,8 @@ from milmer.reports import quality_plots as plots
 from milmer.reports.brain import draw_maps
 from milmer.reports.words import count, number
 from milmer.reports.writing import fill, write_file
-from milmer.store import RecordingInfo, Store
+from milmer.store import Store
+from milmer.store_recording import RecordingInfo
 
 if TYPE_CHECKING:  # pandas takes half a second, and only the annotations need it
     from milmer.config import Data

@@ -28,13 +28,13 @@ from milmer.sections import EEGPreparation
 from milmer.signals.ica import ICA, Material, fit_and_label
 from milmer.signals.ica_labels import iclabel_refusal
 from milmer.signals.material import CHUNK, enough_samples
-from milmer.store import RecordingInfo, Store, content_hash
+from milmer.store import Store, content_hash
+from milmer.store_recording import RecordingInfo
 from milmer.training.data import Bags
 from milmer.training.reading import OPERATORS, read_operators
-from milmer.training.stretches import Sample, cut, even, joined, thinned
+from milmer.training.stretches import LOWEST, Sample, cut, even, joined, thinned
 
 KEPT = "operators"  # folder of a run, while it goes on
-LOWEST = 1.0  # Hz: slower drifts would be the largest components
 ICLABEL_TOP = 100.0  # Hz: what it looks at must be in the store
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -175,7 +175,7 @@ class _Fitter:
         pooled: dict[tuple[Any, ...], _Taken] = {}
         for key in [k for k in tested if k not in self.matrices]:
             about, part = self._about(key), self.store.part(key)[0]
-            cap = (part.fingerprint, about.names, about.masked)
+            cap = (part.fingerprint, about.names, about.masked, (_off(about),))
             if cap not in pooled:
                 self.progress(0, 1, f"{self.text}: components for who is only tested")
                 same = {k: r for k, r in own.items() if self._same_cap(k, key)}
@@ -188,7 +188,8 @@ class _Fitter:
         """Return a hash of all that the decomposition of these rows of a recording depends on."""
         part = self.store.part(key)[0]
         windows = self.bags.members[rows]  # (n, W)
-        spans = self.bags.windows[["trial_row", "start", "stop"]].to_numpy(np.float64)[windows[windows >= 0]]  # (m, 3)
+        windows = windows[(windows >= 0) & self.bags.eeg_there[windows]]  # (m,)
+        spans = self.bags.windows[["trial_row", "start", "stop"]].to_numpy(np.float64)[windows]  # (m, 3)
         told = [part.fingerprint, key, self.seed, sorted(self.config.data.reject), self.config.data.window]
         told += [fold_settings(self.config, part).model_dump(mode="json"), np.round(spans, 6).tolist()]
         return content_hash(told)
@@ -257,7 +258,7 @@ class _Fitter:
         part = self.store.part(key)[0]
         about, settings = self._about(key), fold_settings(self.config, part)
         present = tuple(c for c, n in enumerate(about.names) if n not in about.masked)
-        off = about.reason.partition("ICLabel off: ")[2].partition(";")[0]
+        off = _off(about)
         top = float(part.info["parameters"]["eeg"]["band"][1])
         if not off and top < ICLABEL_TOP:
             off = f"ICLabel looks at 1-100 Hz, the store holds up to {top:g} Hz"
@@ -304,6 +305,11 @@ class _Fitter:
         if self.bare:
             said.append(f"{_some(self.bare)}: nothing to fit an ICA on, so no component is taken out")
         return said
+
+
+def _off(about: RecordingInfo) -> str:
+    """Return why ICLabel did not label a recording in the store, or an empty string."""
+    return about.reason.partition("ICLabel off: ")[2].partition(";")[0]
 
 
 def _counted(keys: Sequence[str], taken: Mapping[str, int]) -> str:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from milmer.config import Data
-    from milmer.store import RecordingInfo, Store
+    from milmer.store import Store
+    from milmer.store_recording import RecordingInfo
 
 OPERATORS = "operators.npz"  # of a fold's folder
 BAND_MEMORY = (
