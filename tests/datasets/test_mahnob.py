@@ -181,6 +181,8 @@ def test_what_cannot_be_right_is_refused(tmp_path: Path) -> None:
     assert "both claim to be its BDF" in refused(first("two"))
     (case("xml") / "session.xml").write_text("<session feltArsl='3'", encoding="utf-8")
     assert "session.xml: not readable as XML" in refused(first("xml"))
+    (tmp_path / "xml/Sessions/2/session.xml").write_text("<?xml version='1.0' encoding='UTF-q'?><session/>")
+    assert "session.xml: not readable as XML (unknown encoding" in refused(first("xml"))
     case("rates")
     other = write_session(tmp_path / "rates", 4, 1, 2, video=None)
     write_recording(next(other.glob("*.bdf")), 1, 2, rate=32)

@@ -99,7 +99,7 @@ def read_session(folder: Path) -> Session | None:
         if path.stat().st_size > _LARGEST_XML:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected a few thousand; get the file again")
         root = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:  # the latter of its encoding
         raise UserError(f"{path}: not readable as XML ({error}); get the file again") from error
     if "feltArsl" not in root.attrib:
         return None
