@@ -19,7 +19,7 @@ from milmer.store import Store
 from milmer.training.data import Bags
 from milmer.training.operators import fold_operators, fold_settings, with_fold_operators
 from milmer.training.reading import EEGReader, Stretch, read_operators
-from milmer.training.stretches import joined
+from milmer.training.stretches import cut, joined
 
 QUICK = {
     "data.modalities": ["eeg"],
@@ -194,9 +194,9 @@ def test_windows_of_a_trial_are_joined_where_they_touch() -> None:
     runs = joined([piece(1, 0, 10), piece(0, 40, 60), piece(0, 0, 20), piece(0, 10, 30), piece(0, 60, 70)])
     assert [(r.trial_row, r.begin, r.eeg.shape[1]) for r in runs] == [(0, 0, 30), (0, 40, 30), (1, 0, 10)]
     for run in runs:
-        cut = slice(run.begin, run.begin + run.eeg.shape[1])
-        np.testing.assert_array_equal(run.eeg, eeg[:, cut])
-        np.testing.assert_array_equal(run.guides["eog"], guides["eog"][:, cut])
+        part = slice(run.begin, run.begin + run.eeg.shape[1])
+        np.testing.assert_array_equal(run.eeg, eeg[:, part])
+        np.testing.assert_array_equal(run.guides["eog"], guides["eog"][:, part])
 
 
 def test_eog_beside_the_eeg_says_what_a_blink_is(store_path: Path, tmp_path: Path) -> None:
@@ -214,3 +214,32 @@ def test_eog_beside_the_eeg_says_what_a_blink_is(store_path: Path, tmp_path: Pat
     assert stretch.guides["eog"].shape == (1, 384) and stretch.eeg.shape == (len(NAMES), 384)
     expected = np.interp(np.arange(384) / RATE, np.arange(192) / 64.0, wave[length // 2 + 192 :][:192])
     assert np.corrcoef(stretch.guides["eog"][0, 20:-20], expected[20:-20])[0, 1] > 0.99
+
+
+def test_an_eog_electrode_that_drifts_still_shows_its_blinks() -> None:
+    """EOG is stored as recorded: its drift is many times a blink, and EEG beside it has none."""
+    rng = np.random.default_rng(0)
+    blinks = np.zeros(round(60 * RATE))  # (S,)
+    for at in rng.integers(0, len(blinks) - 64, 18):
+        blinks[at : at + 48] += 120e-6 * np.hanning(48)
+    drift = 0.02 + 3e-4 * np.sin(2 * np.pi * 0.15 * np.arange(len(blinks)) / RATE)  # (S,)
+    run = Stretch(0, 0, blinks[None].astype(np.float32), {"eog": (blinks + drift)[None].astype(np.float32)})
+    eog = np.concatenate([guides["eog"][0] for _, guides in cut(run, 384, None, RATE)])  # (S,)
+    eeg = np.concatenate([eeg[0] for eeg, _ in cut(run, 384, 1.0, RATE)])  # (S,)
+    assert np.corrcoef(eog, eeg)[0, 1] > 0.6  # what makes a component a blink
+
+
+def test_a_decomposition_is_not_shared_where_other_windows_were_left_out(tmp_path: Path) -> None:
+    """The EEG of a window that swings too far is hidden, and the window stays for its skin conductance."""
+    make_store(tmp_path / "store", subjects=1, trials=6, seconds=12.0, face=False, body=("gsr",))
+    file = tmp_path / "store" / "recordings" / "s01" / "eeg.npy"
+    eeg = np.load(file)  # (C, S)
+    eeg[0, : round(3 * RATE)] += 1e-3 * np.hanning(round(3 * RATE))
+    np.save(file, eeg)
+    for uv in (None, 500.0):
+        asked = config(data__modalities=["eeg", "gsr"], data__reject_uv=uv, evaluation__protocol="block")
+        bags = Bags(Store(tmp_path / "store"), asked.data)
+        trial = bags.table["trial"].to_numpy()
+        parts = (np.flatnonzero(p) for p in (trial <= 4, trial == 5, trial == 6))
+        fold_operators(bags, Guard(Split(0, *parts), bags.table), asked, 0, kept=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").glob("*.npz"))) == 2

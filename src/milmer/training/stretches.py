@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from milmer.training.reading import Stretch
 
+LOWEST = 1.0  # Hz: slower drifts would be the largest components
 Floats = NDArray[np.float64]
 
 
@@ -56,14 +57,20 @@ def joined(stretches: Sequence[Stretch]) -> list[Stretch]:
 def cut(
     run: Stretch, size: int, low: float | None, rate: float
 ) -> list[tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]]:
-    """Cut a run into stretches of `size` samples, high-passed where the store holds what is slower."""
+    """Cut a run into stretches of `size` samples, EEG high-passed at `low` Hz where that is not None.
+
+    Guides always are, at `LOWEST`: they are stored as recorded, and an electrode's drift is larger than a blink.
+    """
     eeg: NDArray[Any] = run.eeg  # (C, S)
-    if low is not None and eeg.shape[1] >= size:
+    guides: dict[str, NDArray[Any]] = run.guides  # (G, S) each
+    if eeg.shape[1] >= size:
         from milmer.signals.filters import bandpass
 
-        eeg = bandpass(eeg.astype(np.float64), rate, low, None)  # (C, S)
+        eeg = eeg if low is None else bandpass(eeg.astype(np.float64), rate, low, None)  # (C, S)
+        level = {k: np.median(x, axis=1, keepdims=True) for k, x in guides.items()}  # (G, 1) each
+        guides = {k: bandpass((x - level[k]).astype(np.float64), rate, LOWEST, None) for k, x in guides.items()}
     starts = range(0, eeg.shape[1] - size + 1, size)
-    return [(eeg[:, i : i + size], {k: x[:, i : i + size] for k, x in run.guides.items()}) for i in starts]
+    return [(eeg[:, i : i + size], {k: x[:, i : i + size] for k, x in guides.items()}) for i in starts]
 
 
 def thinned(sample: Sample, most: int) -> Sample:
