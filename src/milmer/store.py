@@ -55,6 +55,9 @@ class Store:
         self.info = read_info(self.path)
         table = self.path / "trials.parquet"
         if not table.exists():
+            if refused := self.info.get("failed"):
+                why = next(iter(refused.values()))
+                raise UserError(f"{self.path}: all of its recordings were refused, the first because of {why}")
             raise UserError(f"{self.path}: preparation has not finished; run the same 'milmer prepare' again to go on")
         try:
             self.trials = pd.read_parquet(table)

@@ -392,30 +392,3 @@ def test_ratings_out_of_range_and_stretches_given_twice(folder: Path, rows: tupl
 def test_a_scale_of_its_own(folder: Path) -> None:
     table = write_table(folder / "t.csv", "p,1,eeg/a_eeg.fif,72", header="subject,trial,eeg_path,valence")
     assert TableStudy(table, rating_range=(0.0, 100.0)).rating_ranges == {"valence": (0.0, 100.0)}
-
-
-def test_a_subject_that_cannot_be_read_does_not_stop_the_others(folder: Path) -> None:
-    (folder / "eeg" / "b.edf").write_bytes(b"no recording")
-    rows = ("p,1,a,eeg/b.edf,,,,,1,1", "q,1,a,eeg/a_eeg.fif,0,4,,,2,2", "r,1,a,eeg/a_eeg.fif,5,99,,,3,3")
-    bad, good, beyond = TableStudy(write_table(folder / "t.csv", *rows)).recordings()
-    assert [(r.key, len(r.trials)) for r in (bad, good, beyond)] == [("p", 0), ("q", 1), ("r", 0)]
-    for recording, says in ((bad, r"line 2: .*b\.edf cannot be read"), (beyond, "line 4: eeg_stop_s is 99, but")):
-        assert recording.check is not None
-        with pytest.raises(UserError, match=says):
-            recording.check()
-
-
-def test_the_survey_says_which_rows_lack_what_others_have(folder: Path) -> None:
-    study = TableStudy(
-        write_table(
-            folder / "t.csv",
-            "p,1,a,eeg/a_eeg.fif,0,4,v.mp4,,1,1",
-            "p,2,b,,,,v.mp4,5,2,2",
-            "p,3,c,eeg/a_eeg.fif,5,9,,,,",
-        )
-    )
-    assert study.survey() == [
-        "1 of 3 rows have no EEG: line 3",
-        "1 of 3 rows have no video: line 4",
-        "1 of 3 rows have no rating or label: line 4",
-    ]
