@@ -215,6 +215,16 @@ def test_a_video_of_another_participant(tmp_path: Path) -> None:
     assert "is of participant 12" in refused(bad)
 
 
+def test_a_damaged_bdf_costs_its_film_only(tmp_path: Path) -> None:
+    write_session(tmp_path, 2, 1, 1, video=None)
+    (bdf,) = write_session(tmp_path, 4, 1, 2, video=None).glob("*.bdf")
+    bdf.write_bytes(bdf.read_bytes()[:-5000])
+    good, bad = MahnobStudy(tmp_path).recordings()
+    assert (good.key, [t.trial for t in good.trials]) == ("s01", [1])
+    assert bad.key == "session-4"
+    assert "but its header says" in refused(bad)
+
+
 def test_a_video_of_another_film_is_said(tmp_path: Path) -> None:
     folder = write_session(tmp_path, 2, 1, 1, named=False)
     assert not [n for n in MahnobStudy(tmp_path).recordings()[0].notes if "section" in n]

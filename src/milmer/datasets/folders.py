@@ -87,7 +87,7 @@ def numbers(values: Iterable[int]) -> str:
 
 def not_understood(folder: Path, paths: Iterable[Path], expected: str) -> list[str]:
     """One line that names the files of a folder that no loader takes; none where there is none."""
-    names = sorted(p.name for p in paths)
+    names = sorted(p.name for p in paths if not p.name.startswith("."))  # macOS leaves such beside copies
     if not names:
         return []
     some = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")

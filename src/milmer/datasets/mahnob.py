@@ -117,7 +117,7 @@ class MahnobStudy:
         return lines
 
     def _sessions(self) -> tuple[dict[int, list[Session]], list[Recording], int]:
-        """Rated sessions by subject, sessions that cannot be read, and how many have no ratings."""
+        """Rated sessions by subject, those whose table or BDF cannot be read, and how many have no ratings."""
         subjects: dict[int, list[Session]] = {}
         damaged: list[Recording] = []
         skipped = 0
@@ -125,6 +125,8 @@ class MahnobStudy:
         for folder in sorted(folders, key=lambda p: int(p.name)):
             try:
                 session = read_session(folder)
+                if session is not None and session.bdf is not None:
+                    read_bdf_header(session.bdf)  # a damaged file costs its film, not the subject's others
             except UserError as error:
                 damaged.append(unreadable(f"session-{folder.name}", error, [folder / "session.xml"]))
                 continue
