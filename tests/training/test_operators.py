@@ -237,7 +237,7 @@ def test_a_decomposition_is_not_shared_where_other_windows_were_left_out(tmp_pat
     eeg[0, : round(3 * RATE)] += 1e-3 * np.hanning(round(3 * RATE))
     np.save(file, eeg)
     for uv in (None, 500.0):
-        asked = config(data__modalities=["eeg", "gsr"], data__reject_uv=uv, evaluation__protocol="block")
+        asked = config(data__modalities=["eeg", "gsr"], data__reject_uv=uv)
         bags = Bags(Store(tmp_path / "store"), asked.data)
         trial = bags.table["trial"].to_numpy()
         parts = (np.flatnonzero(p) for p in (trial <= 4, trial == 5, trial == 6))
