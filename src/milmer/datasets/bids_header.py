@@ -11,21 +11,19 @@ from typing import Any
 
 import pandas as pd
 
+from milmer.datasets.body_units import unit_of
 from milmer.errors import UserError
 from milmer.signals.channels import CleanNames, clean_names
 
-# Kind of a channel in channels.tsv -> kind of body signal and SI unit.
-_BODY: Mapping[str, tuple[str, str]] = {
-    "ECG": ("ecg", "V"),
-    "EMG": ("emg", "V"),
-    "GSR": ("gsr", "S"),
-    "PPG": ("ppg", "1"),
-    "RESP": ("respiration", "1"),
-    "TEMP": ("temperature", "degC"),
+# Kind of a channel in channels.tsv -> kind of body signal.
+_BODY: Mapping[str, str] = {
+    "ECG": "ecg",
+    "EMG": "emg",
+    "GSR": "gsr",
+    "PPG": "ppg",
+    "RESP": "respiration",
+    "TEMP": "temperature",
 }
-# What one of a unit is in SI, for formats whose reader gives the file's own numbers of what is no voltage.
-_SI = {"us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "ms": 1e-3, "s": 1.0}
-_PLAIN = (".edf", ".bdf")
 
 
 @dataclass(frozen=True)
@@ -96,14 +94,15 @@ def read_header(root: Path, file: Path) -> Header:
             "T7; rename them in channels.tsv"
         )
     body: dict[str, tuple[int, str, float]] = {}
+    notes = []
     for i, kind in enumerate(kinds):
         if kind in _BODY:
-            name, unit = _BODY[kind]
-            given = channels.units.get(names[i], "").lower()
-            scale = _SI.get(given, 1.0) if kind == "GSR" and file.suffix.lower() in _PLAIN else 1.0
-            body[name if name not in body else f"{name}-{names[i].lower()}"] = (i, unit, scale)
+            name = _BODY[kind] if _BODY[kind] not in body else f"{_BODY[kind]}-{names[i].lower()}"
+            given = channels.units.get(names[i], "")
+            unit, scale, note = unit_of(name, "" if given.lower() == "n/a" else given, file.suffix.lower())
+            body[name] = (i, unit, scale)
+            notes += [f"channels.tsv: {names[i]}: {note}"] if note else []
     eog = {names[i]: i for i, k in enumerate(kinds) if k in ("EOG", "HEOG", "VEOG")}
-    notes = []
     if left := [names[i] for i, k in enumerate(kinds) if i not in clean.kept and k == "EEG"]:
         notes.append(f"not electrodes of the 10-05 system, left out: {few(left)}")
     if channels.bad:

@@ -144,6 +144,10 @@ CATALOG: Mapping[str, Facts] = MappingProxyType(
             ("eeg", "gsr", "ppg", "ecg", "respiration", "temperature", "emg", "eog"),
             access="open studies such as OpenNeuro's ds005540",
         ),
-        "table": Facts("your own: a table with one row a trial", "table:TableStudy"),
+        "table": Facts(
+            "your own: a table with one row a trial",
+            "table:TableStudy",
+            ("eeg", "face", "gsr", "ppg", "ecg", "respiration", "temperature", "emg", "eog"),
+        ),
     }
 )

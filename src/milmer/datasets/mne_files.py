@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from milmer.datasets.base import Signal
+from milmer.datasets.base import LazySignal, Signal
+from milmer.datasets.body_names import BodyChannel, body_channels, eye_channels
+from milmer.datasets.body_units import channel_units
 from milmer.datasets.opened import LastOpened
 from milmer.errors import UserError
 from milmer.signals.channels import CleanNames, clean_names
 
 PADDING = 3.0  # s kept on either side of a trial for the filters, where the file has them
 _PLAUSIBLE_VOLTS = (1e-8, 1e-3)
+_MOST_SIEMENS = 2e-4  # no skin conducts better
 
 Opened = LastOpened[Any]  # of MNE's Raw, which has no types
 
@@ -39,8 +42,8 @@ class Header:
         Its EEG channels.
     eog : mapping of str to int
         Name as in the file -> index of the eye channels.
-    peripheral : mapping of str to int
-        ``ecg``, ``ecg-2``, ... -> index of the heart channels.
+    peripheral : mapping of str to BodyChannel
+        ``ecg``, ``ecg-2``, ``gsr``, ``emg-chin``, ... -> the channel; see `milmer.datasets.body_names`.
     warnings : tuple of str
         Channels left out, and why.
     """
@@ -50,13 +53,20 @@ class Header:
     samples: int
     clean: CleanNames
     eog: Mapping[str, int]
-    peripheral: Mapping[str, int]
+    peripheral: Mapping[str, BodyChannel]
     warnings: tuple[str, ...]
+
+    def body(self, opened: Opened, first: int, last: int) -> dict[str, LazySignal]:
+        """Return the body's signals from sample `first` to `last`, by name, for a trial's ``peripheral``."""
+        return {
+            name: Span(opened, self.path, (c.index,), (name,), first, last, unit=c.unit, scale=c.scale)
+            for name, c in self.peripheral.items()
+        }
 
 
 @dataclass(frozen=True)
 class Span:
-    """Some channels of a stretch of a file, as a `Signal` in volts: read when called."""
+    """Some channels of a stretch of a file, as a `Signal`, in volts unless another unit is given: read when called."""
 
     opened: Opened = field(compare=False, repr=False)
     path: Path
@@ -66,6 +76,8 @@ class Span:
     last: int  # the sample after the last
     judged: bool = False  # whether its size is held against that of EEG
     warnings: tuple[str, ...] = ()
+    unit: str = "V"
+    scale: float = 1.0  # what one of the reader's numbers is in `unit`
 
     def __call__(self) -> Signal:
         """Read the stretch and up to 3 s of the file on either side.
@@ -84,9 +96,11 @@ class Span:
         # MNE's readers raise whatever the format's own code raises; the user needs the file's name.
         except Exception as error:
             raise UserError(_unreadable(str(self.path), self.path, error)) from error
+        samples = samples * self.scale if self.scale != 1.0 else samples  # (C, S)
         found = self.warnings + (judge_volts(samples, self.path) if self.judged else ())
+        found += judge_siemens(samples, self.names[0], self.path.name) if self.unit == "S" else ()
         before, after = (self.first - begin) / rate, (end - self.last) / rate
-        return Signal(samples, self.names, rate, "V", before, after, found)
+        return Signal(samples, self.names, rate, self.unit, before, after, found)
 
 
 def read_header(path: Path, where: str = "") -> Header:
@@ -109,8 +123,8 @@ def read_header(path: Path, where: str = "") -> Header:
     kinds = [str(k) for k in raw.get_channel_types()]
     # By name; where the format has kinds of its own, its word counts for what a name does not tell.
     cleaned = clean_names([n if k not in ("stim", "misc") else "" for n, k in zip(names, kinds, strict=True)])
-    eog = [i for i in range(len(names)) if i in cleaned.eog or (kinds[i] == "eog" and i not in cleaned.kept)]
-    ecg = [i for i in range(len(names)) if i in cleaned.ecg or (kinds[i] == "ecg" and i not in cleaned.kept)]
+    body = body_channels(names, kinds, cleaned, channel_units(raw, path), path.suffix.lower())
+    eog = eye_channels(names, kinds, cleaned, body)
     if not cleaned.kept:
         raise UserError(
             f"{where or path}: {path} has no electrode of the 10-05 system; found {', '.join(names[:8])}"
@@ -120,11 +134,11 @@ def read_header(path: Path, where: str = "") -> Header:
     reasons.pop("", None)
     reasons |= {n: f"of kind {k}" for n, k in zip(names, kinds, strict=True) if k in ("stim", "misc")}
     reasons |= {names[i]: "eye (EOG): used to find blinks" for i in eog}
-    heart = "heart (ECG): kept as a peripheral signal and used to find heart beats in the EEG"
-    reasons |= {names[i]: heart for i in ecg}
+    reasons |= {names[c.index]: _use(name) for name, c in body.items()}
     lines = []
     if reasons:
         lines.append(f"{path.name}: not EEG: " + "; ".join(f"'{n}' {why}" for n, why in reasons.items()))
+    lines += [f"{path.name}: {names[c.index]}: {c.note}" for c in body.values() if c.note]
     if marked := [n for n in raw.info["bads"] if n in names]:
         lines.append(f"{path.name}: marked as bad in the file: {', '.join(marked)}")
     return Header(
@@ -133,8 +147,35 @@ def read_header(path: Path, where: str = "") -> Header:
         samples=int(raw.n_times),
         clean=cleaned,
         eog={names[i]: i for i in eog},
-        peripheral={"ecg" if k == 0 else f"ecg-{k + 1}": i for k, i in enumerate(ecg)},
+        peripheral=body,
         warnings=tuple(lines),
+    )
+
+
+def _use(name: str) -> str:
+    if name == "ecg":
+        return "heart (ECG): kept as a peripheral signal and used to find heart beats in the EEG"
+    return f"{name}: kept as a peripheral signal"
+
+
+def judge_siemens(samples: NDArray[np.floating], name: str, where: str) -> tuple[str, ...]:
+    """Warn where values that should be siemens are more than any skin has.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (1, n_samples)
+        Skin conductance in siemens, or so the file says.
+    name, where : str
+        The channel and its file, for the warning.
+    """
+    known = samples[np.isfinite(samples)]  # (n,)
+    typical = float(np.median(np.abs(known))) if known.size else 0.0
+    if typical <= _MOST_SIEMENS:
+        return ()
+    # Rounded, so that a file's trials say the same line.
+    return (
+        f"{where}: {name} is of the order of {10 ** round(np.log10(typical)):.0e} S, expected at most "
+        f"{_MOST_SIEMENS:.0e} S: probably microsiemens declared as siemens",
     )
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from milmer.datasets.base import LazySignal, Recording, Signal, Trial
-from milmer.datasets.mne_files import PADDING
+from milmer.datasets.body_names import BodyChannel, body_channels, eye_channels
+from milmer.datasets.body_units import channel_units, known_unit
+from milmer.datasets.mne_files import PADDING, judge_siemens
 from milmer.errors import UserError, nearest
-from milmer.signals.channels import CleanNames, clean_names
+from milmer.signals.channels import clean_names
 
 _PLACE = ("subject", "session", "trial", "start_s", "stop_s")
 _TEXT = ("stimulus", "label", "site", "block", "recording")
@@ -21,13 +24,15 @@ _TEXT = ("stimulus", "label", "site", "block", "recording")
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Some channels of a stretch of a Raw, or of one epoch, as a `Signal` in volts: cut out when called."""
+    """Some channels of a stretch of a Raw, or of one epoch, as a `Signal`: cut out when called."""
 
     recorded: Any = field(compare=False, repr=False)  # mne.io.BaseRaw, or mne.BaseEpochs of one epoch
     picks: tuple[int, ...]
     names: tuple[str, ...]
     first: int  # samples
     last: int
+    unit: str = "V"
+    scale: float = 1.0
 
     def __call__(self) -> Signal:
         rate = float(self.recorded.info["sfreq"])
@@ -40,7 +45,9 @@ class _Stretch:
         else:
             samples = self.recorded.get_data(picks=picks, start=begin, stop=end, verbose="error")  # (C, S)
         before, after = (self.first - begin) / rate, (end - self.last) / rate
-        return Signal(np.asarray(samples), self.names, rate, "V", before, after)
+        samples = np.asarray(samples) * self.scale  # (C, S)
+        odd = judge_siemens(samples, self.names[0], "in memory") if self.unit == "S" else ()
+        return Signal(samples, self.names, rate, self.unit, before, after, odd)
 
 
 class MneStudy:
@@ -140,7 +147,10 @@ def _rows(subject: str, session: str, one: Any, trials: pd.DataFrame | None) -> 
 
 def _recording(study: str, subject: str, session: str, one: Any, rows: pd.DataFrame) -> tuple[set[str], Recording]:
     names = [str(n) for n in one.ch_names]
+    kinds = [str(k) for k in one.get_channel_types()]
     clean = clean_names(names)
+    body = body_channels(names, kinds, clean, *_units(one))
+    eyes = eye_channels(names, kinds, clean, body)
     key = f"{subject}_ses-{session}" if session else subject
     if not clean.kept:
         raise UserError(
@@ -171,7 +181,9 @@ def _recording(study: str, subject: str, session: str, one: Any, rows: pd.DataFr
                 onset=None if epochs else first / float(one.info["sfreq"]),
                 duration=(last - first) / float(one.info["sfreq"]),
                 eeg=_Stretch(source, tuple(clean.kept), clean.names, first, last),
-                eog=_eyes(source, names, clean, first, last),
+                eog=_Stretch(source, tuple(eyes), tuple(names[i] for i in eyes), first, last) if eyes else None,
+                ecg=_Stretch(source, (body["ecg"].index,), ("ecg",), first, last) if "ecg" in body else None,
+                peripheral=_body(source, body, first, last),
                 ratings={name: float(row[column]) for name, column in ratings.items()},
                 label=_text(row, "label"),
             )
@@ -179,12 +191,29 @@ def _recording(study: str, subject: str, session: str, one: Any, rows: pd.DataFr
     numbers = [t.trial for t in trials]
     if twice := sorted({n for n in numbers if numbers.count(n) > 1}):
         raise UserError(f"{key}: trial {twice[0]} is there twice; give each trial of a subject its own number")
-    notes = [f"not EEG: {'; '.join(f'{n!r} {why}' for n, why in clean.dropped.items())}"] if clean.dropped else []
+    used = {names[c.index]: f"{name}: kept as a peripheral signal" for name, c in body.items()}
+    dropped = clean.dropped | used
+    notes = [f"not EEG: {'; '.join(f'{n!r} {why}' for n, why in dropped.items())}"] if dropped else []
+    notes += [f"{names[c.index]}: {c.note}" for c in body.values() if c.note]
     return set(ratings), Recording(key, trials, [], notes=notes, digest=_digest(one))
 
 
-def _eyes(source: Any, names: list[str], clean: CleanNames, first: int, last: int) -> LazySignal | None:
-    return _Stretch(source, tuple(clean.eog), tuple(names[i] for i in clean.eog), first, last) if clean.eog else None
+def _units(one: Any) -> tuple[Sequence[str], str]:
+    """Return each channel's unit and the kind of file whose own numbers they are in.
+
+    What was loaded may have been changed: then only what MNE itself holds of a channel counts.
+    """
+    known = [known_unit(channel) for channel in one.info["chs"]]
+    files = [] if _is_epochs(one) or one.preload else [Path(f) for f in one.filenames if f is not None]
+    if not files or not files[0].is_file():
+        return known, ""
+    # The file's word first: where a kind is set by hand, MNE changes its own word and not the numbers.
+    said = zip(channel_units(one, files[0]), known, strict=True)
+    return [a or b for a, b in said], files[0].suffix.lower()
+
+
+def _body(source: Any, body: Mapping[str, BodyChannel], first: int, last: int) -> dict[str, LazySignal]:
+    return {n: _Stretch(source, (c.index,), (n,), first, last, c.unit, c.scale) for n, c in body.items()}
 
 
 def _epoch_span(epochs: Any) -> tuple[int, int]:

@@ -17,6 +17,9 @@ Columns (CSV with comma, semicolon or tab, or Parquet):
   row or empty. At least one rating or a label must be there. Columns without a name are left out.
 
 Relative paths start at the table's folder.
+
+The body's signals (skin conductance, pulse, heart, breathing, temperature, muscles, eyes) are channels of the file that
+the EEG is in, known by their names (`milmer.datasets.body_names`) and by the kinds that the format has.
 """
 
 from __future__ import annotations
@@ -149,9 +152,8 @@ class TableStudy:
             if eog:
                 eyes = Span(self._opened, header.path, tuple(header.eog[n] for n in eog), eog, first, last)
             if "ecg" in header.peripheral:
-                heart = Span(self._opened, header.path, (header.peripheral["ecg"],), ("ecg",), first, last)
-            for name, channel in header.peripheral.items():
-                peripheral[name] = Span(self._opened, header.path, (channel,), (name,), first, last)
+                heart = Span(self._opened, header.path, (header.peripheral["ecg"].index,), ("ecg",), first, last)
+            peripheral = header.body(self._opened, first, last)
         return Trial(
             study=self.name,
             subject=row.subject,

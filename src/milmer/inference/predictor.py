@@ -310,8 +310,8 @@ def _one_recording(eeg: Path | None, video: Path | None, video_start: float) -> 
         if header.eog:
             eog = Span(opened, eeg, tuple(header.eog.values()), tuple(header.eog), 0, header.samples)
         if "ecg" in header.peripheral:
-            ecg = Span(opened, eeg, (header.peripheral["ecg"],), ("ecg",), 0, header.samples)
-        body = {n: Span(opened, eeg, (i,), (n,), 0, header.samples) for n, i in header.peripheral.items()}
+            ecg = Span(opened, eeg, (header.peripheral["ecg"].index,), ("ecg",), 0, header.samples)
+        body = header.body(opened, 0, header.samples)
         duration, notes = header.samples / header.rate, header.warnings
     if video is not None:
         duration = max(duration, probe(video).duration - video_start)
