@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from milmer.errors import UserError, nearest
 from milmer.models.attention import init_linear
+from milmer.models.backbone_files import IMAGENET_MEAN, IMAGENET_STD, from_hub, from_pretrained, normalisation
+from milmer.models.backbone_parts import Cut, content_key
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PROCESSOR = "preprocessor_config.json"
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "BackboneSpec", "build_net", "load_backbone"]
 
 # `demo` is the fastest that learns on two cores from 64 px (a drawn mouth's curvature): patches of 8 px in two stages
 # cost a third of patches of 4 px in three and learn as well. Larger initial weights than Swin's own 0.02 learn later.
@@ -104,11 +104,17 @@ class Backbone(nn.Module):
         self.px = px
         self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)  # (3, 1, 1)
-        self._frozen = _freeze(net, spec, trainable_stages)
+        self._cut = Cut.of(net, spec.config, px, trainable_stages)
+        self._frozen = self._cut.frozen(net)
+        for part in self._frozen:
+            part.requires_grad_(False)
+        self.checkpointing = False
         training = net.training
         try:
             with torch.no_grad():
-                probe = self._features(torch.zeros(1, 3, px, px), net.eval())  # (1, T, features)
+                net.eval()
+                between = self._cut.first(net, torch.zeros(1, 3, px, px))  # (1, T', F')
+                probe = self._cut.rest(net, between)  # (1, T, features)
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # whatever a network raises
             why = " ".join(str(error).split())[:160]
             raise UserError(
@@ -117,35 +123,120 @@ class Backbone(nn.Module):
             ) from error
         net.train(training)
         self.tokens, features = int(probe.shape[1]), int(probe.shape[2])
+        self._between = (int(between.shape[1]), int(between.shape[2]))
         self.project = nn.Identity() if features == width else nn.Linear(features, width)
         if isinstance(self.project, nn.Linear):
             init_linear(self.project)
         self.width = width
 
-    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Tokens of `frames` (B, W, N, 3, P, P) where `mask` (B, W, N), zeros elsewhere; (B, W·N, T, D).
+    @property
+    def has_prefix(self) -> bool:
+        """Whether anything is frozen, that could be run once and kept."""
+        return self._cut.at != "start"
+
+    @property
+    def prefix_shape(self) -> tuple[int, int]:
+        """Tokens and features (T', F') of a frame between the frozen part and the rest.
+
+        Raises
+        ------
+        ValueError
+            If nothing is frozen.
+        """
+        self._need_prefix()
+        return self._between
+
+    def prefix_key(self) -> str:
+        """Hash all that `prefix` depends on: frozen weights, architecture, normalisation, cut and size of the frames.
+
+        It is made of contents only, so it is the same on every machine and whatever the backbone is called.
+
+        Raises
+        ------
+        ValueError
+            If nothing is frozen.
+        """
+        self._need_prefix()
+        spec = self.spec
+        return content_key([spec.config, spec.mean, spec.std, self.px, self._cut.at, self._between], self._frozen)
+
+    def prefix(self, frames: Tensor) -> Tensor:
+        """Run all before the first trained stage on `frames` (M, 3, P, P), without gradient; (M, T', F').
+
+        Normalisation is part of it, and what is frozen is always in evaluation mode, so it is a function of the frame.
+
+        Raises
+        ------
+        ValueError
+            If nothing is frozen.
+        """
+        self._need_prefix()
+        with torch.no_grad():
+            return self._cut.first(self.net, self._normalised(frames))  # (M, T', F')
+
+    def suffix(self, x: Tensor) -> Tensor:
+        """Run the rest and the projection on what `prefix` gave (M, T', F'); (M, T, D).
+
+        Where nothing is frozen, `x` is normalised frames (M, 3, P, P).
+        """
+        x = x.to(self.mean.dtype)  # (M, T', F')
+        tokens: Tensor = self.project(self._cut.rest(self.net, x, again=self.checkpointing))  # (M, T, D)
+        return tokens  # (M, T, D)
+
+    def before(self, frames: Tensor, mask: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """What `suffix` takes, of the M frames that are there.
+
+        Parameters
+        ----------
+        frames : Tensor, shape (B, W, N, 3, P, P)
+            Not looked at where there is a `prefix`.
+        mask : Tensor of bool, shape (B, W, N)
+        prefix : Tensor, shape (B, W, N, T', F'), optional
+            What `Backbone.prefix` gave for these frames.
 
         Raises
         ------
         UserError
             If the frames are not of the size the model was made for.
+        ValueError
+            If a prefix is given that is not of this backbone.
         """
-        b, w, n = mask.shape
         there = mask.flatten()  # (B·W·N,)
-        if n and frames.shape[-1] != self.px:
+        if prefix is not None:
+            if prefix.shape[3:] != self.prefix_shape:
+                raise ValueError(
+                    f"prefix has shape {tuple(prefix.shape)}, expected {(*mask.shape, *self.prefix_shape)}"
+                )
+            return prefix.flatten(0, 2)[there]  # (M, T', F')
+        if mask.shape[2] and frames.shape[-1] != self.px:
             raise UserError(
                 f"frames of {frames.shape[-1]} px: this model was made for {self.px} px; set data.px={self.px}"
             )
-        if not there.any():
-            weight = next(self.parameters())
-            return weight.new_zeros((b, w * n, self.tokens, self.width))  # (B, W·N, T, D)
         x = frames.flatten(0, 2)[there]  # (M, 3, P, P)
-        x = x.to(self.mean.dtype) / 255 if x.dtype == torch.uint8 else x.to(self.mean.dtype)  # (M, 3, P, P)
-        tokens: Tensor = self.project(self._features((x - self.mean) / self.std, self.net))  # (M, T, D)
-        whole = tokens.new_zeros((b * w * n, self.tokens, self.width))  # (B·W·N, T, D)
-        return whole.masked_scatter(there[:, None, None], tokens).view(
-            b, w * n, self.tokens, self.width
-        )  # (B, W·N, T, D)
+        return self._cut.first(self.net, self._normalised(x)) if len(x) else x  # (M, T', F')
+
+    def forward(self, frames: Tensor, mask: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Tokens of `frames` where `mask` (B, W, N), zeros elsewhere; (B, W·N, T, D).
+
+        Parameters are those of `before`.
+
+        Raises
+        ------
+        UserError
+            If the frames are not of the size the model was made for.
+        ValueError
+            If a prefix is given that is not of this backbone.
+        """
+        x = self.before(frames, mask, prefix)  # (M, T', F')
+        return self.placed(self.suffix(x) if len(x) else None, mask.flatten(1))  # (B, W·N, T, D)
+
+    def placed(self, tokens: Tensor | None, there: Tensor) -> Tensor:
+        """Put `tokens` (M, T, D) where `there` (B, N), zeros elsewhere; (B, N, T, D)."""
+        shape = (*there.shape, self.tokens, self.width)
+        if tokens is None:
+            return next(self.parameters()).new_zeros(shape)  # (B, N, T, D)
+        whole = tokens.new_zeros(shape)  # (B, N, T, D)
+        return whole.masked_scatter(there[..., None, None], tokens)  # (B, N, T, D)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, except for what is frozen."""
@@ -154,10 +245,14 @@ class Backbone(nn.Module):
             part.eval()
         return self
 
-    @staticmethod
-    def _features(x: Tensor, net: nn.Module) -> Tensor:
-        out: Tensor = net(pixel_values=x).last_hidden_state  # (M, T, F) or (M, F, H, W)
-        return out.flatten(2).transpose(1, 2) if out.ndim == 4 else out  # (M, T, F)
+    def _normalised(self, frames: Tensor) -> Tensor:
+        x = frames.to(self.mean.dtype)  # (M, 3, P, P)
+        x = x / 255 if frames.dtype == torch.uint8 else x  # (M, 3, P, P)
+        return (x - self.mean) / self.std  # (M, 3, P, P)
+
+    def _need_prefix(self) -> None:
+        if not self.has_prefix:
+            raise ValueError("all of this backbone is trained, so it has no prefix (see Backbone.has_prefix)")
 
 
 def load_backbone(
@@ -190,13 +285,13 @@ def load_backbone(
             raise UserError(
                 f"{folder}: found no config.json, expected a folder written by transformers' save_pretrained"
             )
-        net, source = _from_pretrained(str(folder), local=True), str(folder)
+        net, source = from_pretrained(str(folder), local=True), str(folder)
         name = folder.resolve().name  # weights travel: what they say of themselves names no path of this machine
     elif name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
         raise UserError(f"backbone '{name}': no such folder; expected a folder, a hub name or random:demo")
     else:
-        net, source = _from_hub(name, local_only), name
-    mean, std, said = _normalisation(source, name, local=local_only or folder.is_dir())
+        net, source = from_hub(name, local_only), name
+    mean, std, said = normalisation(source, name, local=local_only or folder.is_dir())
     spec = BackboneSpec(name, _plain(net.config), mean, std, said)
     return Backbone(net, spec, px=px, width=width, trainable_stages=trainable_stages)
 
@@ -231,79 +326,6 @@ def _plain(config: Any) -> dict[str, Any]:
     return values
 
 
-def _from_hub(name: str, local_only: bool) -> Any:
-    try:
-        return _from_pretrained(name, local=True)
-    except OSError as error:
-        if local_only:
-            raise _not_there(name, error) from error
-    try:
-        return _from_pretrained(name, local=False)
-    except (OSError, RuntimeError) as error:  # no network reads as either
-        raise _not_there(name, error) from error
-
-
-def _not_there(name: str, error: Exception) -> UserError:
-    why = " ".join(str(error).split())[:160]
-    return UserError(
-        f"backbone '{name}': not in the local cache and not to be had from the hub ({why}); run once with a network, "
-        "or give --backbone FOLDER (written by save_pretrained) or --backbone random:demo"
-    )
-
-
-def _from_pretrained(source: str, *, local: bool) -> Any:
-    from transformers import AutoConfig, AutoModel
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging  # transformers leaves its types out
-    shown = logging.get_verbosity()
-    logging.set_verbosity_error()  # the classifier head that is left out is no news
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # half a second of reading a file needs none, and ours says what goes on
-    try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local)
-        extra = {"add_pooling_layer": False} if config.model_type in ("swin", "vit") else {}
-        net, info = AutoModel.from_pretrained(
-            source, config=config, local_files_only=local, output_loading_info=True, dtype=torch.float32, **extra
-        )
-    except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise UserError(f"backbone '{source}': {' '.join(str(error).split())[:300]}") from error
-    except OSError as error:
-        if Path(source).is_dir():
-            why = " ".join(str(error).split())[:200]
-            raise UserError(f"backbone '{source}': no readable weights, expected model.safetensors ({why})") from error
-        raise
-    finally:
-        logging.set_verbosity(shown)
-        if bars:
-            logging.enable_progress_bar()
-    missing = sorted(info["missing_keys"])
-    if missing:  # transformers fills these with random numbers, silently
-        raise UserError(f"backbone '{source}': {len(missing)} tensors are missing from its weights, first {missing[0]}")
-    return net
-
-
-def _normalisation(source: str, name: str, *, local: bool) -> tuple[tuple[float, ...], tuple[float, ...], str]:
-    from transformers.utils.hub import cached_file
-
-    try:
-        found = cached_file(source, PROCESSOR, local_files_only=local, _raise_exceptions_for_missing_entries=False)
-    except OSError:
-        found = None
-    if found is None:
-        return IMAGENET_MEAN, IMAGENET_STD, f"ImageNet constants ({name} has no {PROCESSOR})"
-    try:
-        values = json.loads(Path(found).read_text(encoding="utf-8"))
-        if not values.get("do_normalize", True):
-            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), f"{PROCESSOR} of {name}: not normalised"
-        mean, std = tuple(map(float, values["image_mean"])), tuple(map(float, values["image_std"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{found}: found no image_mean and image_std, expected three numbers each") from error
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise UserError(f"{found}: image_mean {mean} and image_std {std}, expected three numbers each, std above 0")
-    return mean, std, f"{PROCESSOR} of {name}"
-
-
 def _check_px(spec: BackboneSpec, px: int) -> None:
     config = spec.config
     if config["model_type"] == "swin":
@@ -322,20 +344,3 @@ def _check_px(spec: BackboneSpec, px: int) -> None:
     size = config.get("image_size", px)
     if isinstance(size, int) and size != px:
         raise UserError(f"data.px is {px}: the backbone {spec.name} takes frames of {size} px; set data.px={size}")
-
-
-def _freeze(net: Any, spec: BackboneSpec, trainable_stages: int | Literal["all"]) -> list[nn.Module]:
-    """Freeze all but the last stages; return what is frozen."""
-    if trainable_stages == "all":
-        return []
-    if trainable_stages == 0:
-        frozen: list[nn.Module] = [net]
-    elif spec.config["model_type"] == "swin":
-        stages = list(net.encoder.layers)
-        frozen = [net.embeddings, *stages[: max(len(stages) - trainable_stages, 0)]]
-    else:
-        kind = spec.config["model_type"]
-        raise UserError(f"model.trainable_stages is {trainable_stages}: a {kind} backbone knows only 0 and all")
-    for part in frozen:
-        part.requires_grad_(False)
-    return frozen

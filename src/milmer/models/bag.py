@@ -41,6 +41,9 @@ class Bag:
         Signals of the body by kind (``gsr``), channels and rate as `milmer.signals.body_channels` says.
     body_mask : mapping of str to Tensor of bool, of the same shapes
         A kind is present in a bag where any of its samples is.
+    prefix : Tensor of float16 or float32, shape (B, W, N, T', F'), optional
+        What the frozen part of the backbone gives for each frame (`Backbone.prefix`). Where it is there, nobody looks
+        at the frames, and these may be (B, W, N, 3, 0, 0).
 
     Raises
     ------
@@ -58,6 +61,7 @@ class Bag:
     modality_mask: Tensor  # (B, 2)
     body: Mapping[str, Tensor] = field(default_factory=dict)  # (B, W, P, S_b) each
     body_mask: Mapping[str, Tensor] = field(default_factory=dict)  # (B, W, P, S_b) each
+    prefix: Tensor | None = None  # (B, W, N, T', F')
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 6 or self.frames.shape[3] != 3 or self.frames.shape[4] != self.frames.shape[5]:
@@ -88,6 +92,10 @@ class Bag:
                 )
             if name in _MASKS and value.dtype != torch.bool:
                 raise ValueError(f"Bag.{name} is {value.dtype}, expected bool (True = present)")
+        if self.prefix is not None and (self.prefix.ndim != 5 or self.prefix.shape[:3] != (b, w, n)):
+            raise ValueError(f"Bag.prefix has shape {tuple(self.prefix.shape)}, expected {(b, w, n)} and (T', F')")
+        if self.prefix is not None and not self.prefix.is_floating_point():
+            raise ValueError(f"Bag.prefix is {self.prefix.dtype}, expected floating point")
         self._check_body(b, w)
 
     def _check_body(self, b: int, w: int) -> None:
@@ -121,6 +129,7 @@ class Bag:
         modality_mask: Tensor | None = None,
         body: Mapping[str, Tensor] | None = None,
         body_mask: Mapping[str, Tensor] | None = None,
+        prefix: Tensor | None = None,
     ) -> Bag:
         """Make a bag of what there is: a modality left out is absent, a mask left out is True (of `body`: not NaN).
 
@@ -130,6 +139,8 @@ class Bag:
             If nothing is given, EEG comes without positions, or shapes do not fit.
         """
         body = {} if body is None else body
+        if frames is None and prefix is not None:
+            frames = torch.zeros((*prefix.shape[:3], 3, 0, 0), dtype=torch.uint8, device=prefix.device)
         given = frames if frames is not None else eeg if eeg is not None else next(iter(body.values()), None)
         if given is None:
             raise ValueError("Bag.of got neither frames nor eeg, and no body, expected at least one")
@@ -157,6 +168,7 @@ class Bag:
             modality_mask=present.expand(b, 2).clone() if modality_mask is None else modality_mask,
             body=body,
             body_mask={kind: ~x.isnan() for kind, x in body.items()} if body_mask is None else body_mask,
+            prefix=prefix,
         )
 
     def __len__(self) -> int:
@@ -232,7 +244,8 @@ class Bag:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Bag:
         found: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in found.items():
-            found[name] = {k: change(x) for k, x in value.items()} if name in _BODY else change(value)
+            if value is not None:
+                found[name] = {k: change(x) for k, x in value.items()} if name in _BODY else change(value)
         return Bag(**found)
 
 
