@@ -117,15 +117,15 @@ class Milmer(HubModel):
         if config.auxiliary > 0:
             self.alone.update({name: nn.Linear(width, n_classes) for name in sorted(self.modalities)})
 
-    def forward(self, bag: Bag, tokens: Tensor | None = None) -> Prediction:
-        """Classify a batch of bags; `tokens` (B, W·N, T, D) are those of its frames, where these are embedded already.
+    def forward(self, bag: Bag) -> Prediction:
+        """Classify a batch of bags.
 
         Returns
         -------
         Prediction
             Logits (B, n_classes) and frame weights (B, W, N).
         """
-        cls, weights, alone = self._fused(bag, tokens)  # (B, D), (B, W, N)
+        cls, weights, alone = self._fused(bag)  # (B, D), (B, W, N)
         return Prediction(self.head(cls), weights, alone)  # (B, n_classes), (B, W, N)
 
     def features(self, bag: Bag) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ class Milmer(HubModel):
         cls, weights, _ = self._fused(bag)  # (B, D), (B, W, N)
         return cls, weights
 
-    def _fused(self, bag: Bag, tokens: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _fused(self, bag: Bag) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """All but the head: what it is given (B, D), frame weights (B, W, N), each modality's own logits."""
         given = self._given(bag)  # (B, 2 + body kinds)
         bag = bag.settled(given[:, :2], {kind: given[:, 2 + i] for i, kind in enumerate(bag.body) if kind in self.body})
