@@ -21,6 +21,7 @@ from milmer.training.body_reading import BodyReader
 from milmer.training.data import Bags
 from milmer.training.fit import fit, predict_bags
 from milmer.training.members import only, present
+from milmer.training.present import predict_subsets
 from milmer.training.probes import run_probes
 from milmer.windows import build_windows, holds
 
@@ -79,7 +80,7 @@ def test_a_store_without_a_kind_has_none_of_it(tiny_store: Path, body_store: Pat
     with pytest.raises(UserError, match=r"no window of 3 s with gsr"):
         build_windows(store.trials, 3.0, None, ("gsr",))
     bags = Bags(store, Data(modalities=("eeg", "gsr"), px=16))
-    with pytest.raises(UserError, match=r"no trial has gsr; ask for the others only with --modalities eeg"):
+    with pytest.raises(UserError, match=r"no trial has gsr, found eeg,face; name some of these with --modalities"):
         bags.check(np.arange(4))
     ppg = build_windows(Store(body_store).trials, 3.0, None, ("ppg",))
     assert set(ppg["trial"]) == {1, 2, 4, 5, 6, 7, 8}
@@ -177,3 +178,13 @@ def test_a_probe_exchanges_the_skin_alone(body_store: Path) -> None:
     assert (
         table[lacks]["unchanged"].all() and not table[~lacks & (table["probe"] == "ppg-any-class")]["unchanged"].all()
     )
+
+
+def test_a_row_that_holds_nothing_of_what_is_shown_is_marked(body_store: Path, tmp_path: Path) -> None:
+    """The third trial of every recording has no pulse: shown the pulse alone, the model is shown nothing there."""
+    bags, _, folder = fitted(body_store, tmp_path, epochs=1, **{"data.modalities": ["eeg", "ppg"]})
+    rows = np.flatnonzero(bags.table["trial"].isin([3, 4]).to_numpy())
+    whole, pulse = predict_subsets(folder, bags, rows, [("eeg", "ppg"), ("ppg",)], device="cpu")
+    assert whole.evidence.all()
+    np.testing.assert_array_equal(pulse.evidence, bags.table["trial"].to_numpy()[rows] == 4)
+    assert len(np.unique(pulse.prob[~pulse.evidence].round(5), axis=0)) == 1

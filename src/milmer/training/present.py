@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from milmer.evaluation.subsets import Shown
 from milmer.models.weights import load_model
 from milmer.training.data import Bags, make_loader
 
@@ -21,7 +22,7 @@ def predict_subsets(
     *,
     device: str = "auto",
     batch: int = 64,
-) -> list[tuple[tuple[str, ...], NDArray[np.float32]]]:
+) -> list[Shown]:
     """Return the class probabilities that the model in `folder` gives to `rows`, all modalities masked but a subset.
 
     A row is read once, whatever the number of subsets. A row that has nothing of a subset is answered all the same:
@@ -37,16 +38,22 @@ def predict_subsets(
 
     Returns
     -------
-    list of (tuple of str, ndarray of shape (n_rows, n_classes))
+    list of Shown
         In the order of `subsets`.
     """
     model, _ = load_model(folder)
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     model.to(place).eval()
     said: list[list[torch.Tensor]] = [[] for _ in subsets]
+    held: list[list[torch.Tensor]] = [[] for _ in subsets]
     with torch.inference_mode():
         for bag, _, _ in make_loader(bags, rows, batch):
             here = bag.to(place)
-            for present, answers in zip(subsets, said, strict=True):
-                answers.append(model(here.only(present)).logits.float().softmax(-1).cpu())  # (B, classes)
-    return [(present, torch.cat(answers).numpy()) for present, answers in zip(subsets, said, strict=True)]
+            for present, answers, there in zip(subsets, said, held, strict=True):
+                shown = here.only(present)
+                answers.append(model(shown).logits.float().softmax(-1).cpu())  # (B, classes)
+                there.append(shown.settled().present().any(1).cpu())  # (B,)
+    return [
+        Shown(present, torch.cat(answers).numpy(), torch.cat(there).numpy())
+        for present, answers, there in zip(subsets, said, held, strict=True)
+    ]

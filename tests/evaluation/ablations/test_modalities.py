@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from milmer.evaluation.ablations.ablate import ablate
 from milmer.evaluation.ablations.plans import DROPOUT, plan
 from milmer.evaluation.ablations.results import read_ablations
 from milmer.evaluation.ablations.runs import cell_key
-from milmer.evaluation.subsets import SUBSETS, subset_rows, subsets
+from milmer.evaluation.subsets import SUBSETS, Shown, subset_rows, subsets
 from milmer.reports.ablation import write_ablation_report
 from milmer.store import Store
 
@@ -53,8 +54,14 @@ def test_subset_rows_are_the_same_windows_with_other_answers() -> None:
         {"subject": ["s1", "s2"], "prob_a": 0.5, "prob_b": 0.5, "y_pred": 0, "frame_weights": [[1], [2]]}
     )
     found = subset_rows(
-        table, ["a", "b"], [(("eeg", "gsr"), np.full((2, 2), 0.5)), (("gsr",), np.array([[0.1, 0.9]] * 2))]
+        table,
+        ["a", "b"],
+        [
+            Shown(("eeg", "gsr"), np.full((2, 2), 0.5), np.array([True, True])),
+            Shown(("gsr",), np.array([[0.1, 0.9]] * 2), np.array([True, False])),
+        ],
     )
+    assert found["evidence"].tolist() == [True, True, True, False]
     assert found["present"].tolist() == ["eeg+gsr"] * 2 + ["gsr"] * 2
     assert found["prob_b"].tolist() == [0.5, 0.5, 0.9, 0.9] and found["y_pred"].tolist() == [0, 0, 1, 1]
     assert found["subject"].tolist() == ["s1", "s2"] * 2 and "frame_weights" not in found
@@ -70,7 +77,9 @@ def test_the_cells_are_every_subset_of_one_run_and_models_to_compare_it_with() -
     assert made["gsr"].model.modality_dropout == DROPOUT and made["gsr"].evaluation.subsets
     assert made["without-dropout"].model.modality_dropout == 0 and not made["without-dropout"].evaluation.subsets
     assert made["ppg-alone"].data.modalities == ("ppg",)
-    assert plan("modalities", config(model__modality_dropout=0.5))[0].apply(own, 0).model.modality_dropout == 0.5
+    for given, used in ((0.0, DROPOUT), (0.1, DROPOUT), (0.3, 0.3), (0.5, 0.5)):
+        first = plan("modalities", config(model__modality_dropout=given))[0]
+        assert first.apply(own, 0).model.modality_dropout == used
     joined = plan("modalities", config(model__fusion__method="ensemble"))
     assert [c.name for c in joined] == ["eeg+gsr", "eeg", "gsr", "eeg-alone", "gsr-alone"]
     assert joined[-1].apply(config(), 0).model.fusion.method == "transformer"
@@ -115,6 +124,14 @@ def test_hiding_the_only_signal_costs_all_and_a_second_call_runs_nothing(
     np.testing.assert_allclose(shown["prob_high"].to_numpy(), whole["prob_high"].to_numpy(), atol=1e-5)
     written = pd.read_parquet(out / "predictions.parquet")
     assert set(written["cell"]) == set(chosen)
+    held = json.loads((shared / "folds" / "0" / "calibration.json").read_text())["subsets"]
+    told = pd.read_parquet(shared / SUBSETS).query("fold == 0").groupby("present")["temperature"].unique()
+    assert {n: float(t[0]) for n, t in told.items() if len(t) == 1} == held and set(held) == set(chosen)
+    # Temperatures are fitted on what the validation trials are answered by each subset, and on nothing of the test.
+    fits = json.loads((shared / "folds" / "0" / "fits.json").read_text())["fits"]
+    mine = [f for f in fits if f["what"].startswith("temperature of answers by")]
+    assert len(mine) == 3 and all(set(f["parts"]) == {"validation"} for f in mine)
+    assert held["eeg+gsr"] == pytest.approx(whole.query("fold == 0")["temperature"].iloc[0], rel=1e-3)
     page = write_ablation_report(out, [found]).read_text()
     assert "gsr is missed most" in page and "model.modality_dropout was 0" in page
 

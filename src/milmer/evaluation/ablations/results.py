@@ -18,6 +18,7 @@ from milmer.evaluation.ablations.plans import PAPER_COLUMN, Cell, best_known, pl
 from milmer.evaluation.ablations.runs import CellRun, cell_key, cell_run, notes_of
 from milmer.evaluation.ablations.table import Row, score
 from milmer.evaluation.protocols import display_name
+from milmer.evaluation.subsets import EVIDENCE
 from milmer.store import write_table
 
 RECORD = "ablation.json"
@@ -120,6 +121,7 @@ def read_one(record: Mapping[str, Any], kind: str, out: Path) -> Ablation:
             row["parameters"] = _parameters(runs[name][0].folder)
             row["seconds"] = round(sum(float(a.get("seconds", 0.0)) for a in about[name]), 1)
             row |= figures[name]
+            row["notes"] += _unseen(tables[name][seeds[0]])
         found.rows.append(row)
     return found
 
@@ -136,6 +138,16 @@ def _hidden(cell: Cell, config: Config) -> list[str]:
     """Say what a cell hides from the model that it shares with others."""
     gone = [name for name in config.data.modalities if name not in cell.present] if cell.present else []
     return [f"the model of all, {' and '.join(gone)} hidden"] if gone else []
+
+
+def _unseen(predictions: pd.DataFrame) -> list[str]:
+    """Say how many test windows hold nothing of what the model was shown."""
+    if EVIDENCE not in predictions:
+        return []
+    tested = predictions[(predictions["part"] == "test") & (predictions["y_true"] >= 0)]
+    if not (without := int((~tested[EVIDENCE].astype(bool)).sum())):
+        return []
+    return [f"{without} of {len(tested)} test windows hold nothing of what is shown, and are answered without evidence"]
 
 
 def _parameters(folder: Path) -> int | None:
