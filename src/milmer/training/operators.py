@@ -300,7 +300,7 @@ class _Fitter:
         if self.shared:
             said.append(
                 f"{_some(self.shared)}: no ICA of training trials of their own, so components are taken out by what "
-                f"was fitted on other people with the same electrodes ({self.taken[self.shared[0]]} components)"
+                f"was fitted on other people with the same electrodes: {_counted(self.shared, self.taken)}"
             )
         if self.bare:
             said.append(f"{_some(self.bare)}: nothing to fit an ICA on, so no component is taken out")
