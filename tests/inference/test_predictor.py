@@ -181,6 +181,9 @@ def test_a_whole_answer_is_at_each_folds_temperature(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     file.write_text('{"temperature": 2.5, "trials": 8}')
     assert fold_temperature(tmp_path) == 2.5
+    file.write_text('{"temperature": 2.5, "trials": 8, "subsets": {"eeg+gsr": 2.5, "eeg": 4.0}}')
+    assert fold_temperature(tmp_path, ("eeg",)) == 4.0  # what is shown less is less sure
+    assert fold_temperature(tmp_path, ("eeg", "gsr")) == fold_temperature(tmp_path, ("gsr",)) == 2.5
     for text in ("{", "[]", "{}", '{"temperature": -1}', '{"temperature": null}'):
         file.write_text(text)
         with pytest.raises(UserError, match="delete it to go without"):

@@ -118,7 +118,7 @@ def ablate(
 
 def _ablate(kind: str, store: Path, out: Path, config: Config, cells: list[str], seeds: list[int], jobs: int) -> None:
     from milmer.evaluation.ablations.ablate import ablate as run
-    from milmer.evaluation.ablations.plans import DROPOUT, choose, plan
+    from milmer.evaluation.ablations.plans import choose, dropout_of, plan
     from milmer.evaluation.ablations.runs import notes_of
     from milmer.reports.ablation import write_ablation_report
     from milmer.store import Store
@@ -127,8 +127,11 @@ def _ablate(kind: str, store: Path, out: Path, config: Config, cells: list[str],
     for cell in choose(plan(kind, config), cells):
         for note in notes_of(cell.apply(config, config.training.seed)):
             console.warn(f"{cell.name}: {note} ({config.model.backbone}): give --backbone with a trained network")
-    if kind == "modalities" and not config.model.modality_dropout:
-        console.say(f"model.modality_dropout is 0: trained with {DROPOUT:g}, so that one may be missing at test")
+    configured, used = config.model.modality_dropout, dropout_of(config)
+    if kind == "modalities" and used > configured:
+        console.say(
+            f"model.modality_dropout is {configured:g}: trained with {used:g}, so that any may be missing at test"
+        )
     try:
         with console.progress_bar(f"ablate {kind}") as progress:
             found = run(opened, config, kind, out, seeds=seeds, cells=cells, jobs=jobs, progress=progress)

@@ -18,7 +18,7 @@ from milmer.evaluation.chance import NEW_STIMULI
 from milmer.evaluation.guard import Budget, Guard
 from milmer.evaluation.probes import learns_weights, wanted
 from milmer.evaluation.protocols import Split
-from milmer.evaluation.subsets import SUBSETS, subset_rows, subsets
+from milmer.evaluation.subsets import PRESENT, SUBSETS, subset_name, subset_rows, subsets
 from milmer.progress import Progress
 from milmer.store import IDENTITY, write_json, write_table
 from milmer.store_join import open_stores
@@ -134,22 +134,26 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
     names = np.repeat([n for n, _ in parts], [len(r) for _, r in parts]).astype(object)  # (n,)
     names[(names == "test") & ~np.isin(rows, guard.tested)] = ADAPTATION
     table.insert(4, "part", names)
-    table["temperature"] = 1.0 if fold.permutation else _calibrate(fold, guard, table, rows, bags.labels.classes)
+    classes = bags.labels.classes
+    about: dict[str, Any] = {}
+    table["temperature"] = 1.0
+    if not fold.permutation:
+        found, trials = _temperature(guard, table, rows, classes, "temperature of a trial's probabilities")
+        about = {"temperature": found, "trials": trials}
+        table["temperature"] = found
     if fold.probed:
         progress(1, 1, f"{fold.text}: what does the model use?")
-        found = probe_fold(config, bags, guard.tested, fold.folder, spare=split.validation)
-        found.insert(2, "fold", split.fold)
-        found.insert(3, "seed", config.training.seed)
-        write_table(fold.folder / PROBES, found)
+        probed = probe_fold(config, bags, guard.tested, fold.folder, spare=split.validation)
+        probed.insert(2, "fold", split.fold)
+        probed.insert(3, "seed", config.training.seed)
+        write_table(fold.folder / PROBES, probed)
     if fold.hides:
         progress(1, 1, f"{fold.text}: what if a modality is missing?")
-        from milmer.training.present import predict_subsets
-
-        tested = ~np.isin(names, ("train", "validation"))  # (n,)
-        every = subsets(config.data.modalities)
-        device, batch = config.training.device, 2 * config.training.batch
-        answers = predict_subsets(fold.folder, bags, rows[tested], every, device=device, batch=batch)
-        write_table(fold.folder / SUBSETS, subset_rows(table[tested], bags.labels.classes, answers))
+        held = names != "train"  # (n,)
+        shown, about["subsets"] = _subsets(fold, bags, guard, table[held], rows[held])
+        write_table(fold.folder / SUBSETS, shown)
+    if about:
+        write_json(fold.folder / CALIBRATION, about)
     # The fit has written what it fitted; what came after it is added.
     write_json(fold.folder / FITS, guard.record() | {"notes": [*bags.labels.notes, *notes]})
     write_table(fold.folder / PREDICTIONS, table)
@@ -159,8 +163,10 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
         (fold.folder / "operators.npz").unlink(missing_ok=True)
 
 
-def _calibrate(fold: Fold, guard: Guard, table: pd.DataFrame, rows: NDArray[np.int64], classes: Sequence[str]) -> float:
-    """Fit the temperature of whole-trial answers on the validation trials; write calibration.json."""
+def _temperature(
+    guard: Guard, table: pd.DataFrame, rows: NDArray[np.int64], classes: Sequence[str], what: str
+) -> tuple[float, int]:
+    """Fit the temperature of whole-trial answers on the validation trials; return it and how many trials."""
     from milmer.evaluation.calibration import temperatures
 
     at = np.full(guard.n_rows, -1, dtype=np.int64)  # (n_rows,)
@@ -171,12 +177,33 @@ def _calibrate(fold: Fold, guard: Guard, table: pd.DataFrame, rows: NDArray[np.i
     def fitter(seen: NDArray[np.int64]) -> float:
         return next(iter(temperatures(table.iloc[at[seen]], classes).values()), 1.0)
 
-    found = 1.0
-    if len(labelled):
-        found = float(guard.fit("calibration", fitter, labelled, what="temperature of a trial's probabilities"))
+    found = float(guard.fit("calibration", fitter, labelled, what=what)) if len(labelled) else 1.0
     trials = table.iloc[at[labelled]][["study", "subject", "session", "trial"]].drop_duplicates()
-    write_json(fold.folder / CALIBRATION, {"temperature": found, "trials": len(trials)})
-    return found
+    return found, len(trials)
+
+
+def _subsets(
+    fold: Fold, bags: Bags, guard: Guard, table: pd.DataFrame, rows: NDArray[np.int64]
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Answer with every subset of the modalities; return subsets.parquet's rows and each subset's temperature.
+
+    `table` holds the predictions of `rows`: those of the validation, which the temperatures are fitted on, and the
+    tested. A model that is shown less should be less sure, so a subset's temperature is its own.
+    """
+    from milmer.training.present import predict_subsets
+
+    config, classes = fold.config, bags.labels.classes
+    every, batch = subsets(config.data.modalities), 2 * config.training.batch
+    answers = predict_subsets(fold.folder, bags, rows, every, device=config.training.device, batch=batch)
+    tested = (table["part"] != "validation").to_numpy()  # (n,)
+    found = {}
+    for shown in answers:
+        name = subset_name(shown.present)
+        own = table.assign(**{f"prob_{c}": shown.prob[:, i] for i, c in enumerate(classes)})
+        found[name], _ = _temperature(guard, own, rows, classes, f"temperature of answers by {name}")
+    kept = [s._replace(prob=s.prob[tested], evidence=s.evidence[tested]) for s in answers]
+    told = subset_rows(table[tested], classes, kept)
+    return told.assign(temperature=told[PRESENT].map(found)), found
 
 
 def fold_notes(fold: Fold) -> list[str]:

@@ -149,7 +149,8 @@ def predict_recording(
             " and ".join(p.name for p in (eeg, video) if p is not None),
             show_faces=show_faces,
         )
-    mean = whole_answer([p for p, _ in answers], [fold_temperature(f) for f in folders])  # (classes,)
+    present = [m for m in data.modalities if holds(store.trials, m).any()]
+    mean = whole_answer([p for p, _ in answers], [fold_temperature(f, present) for f in folders])  # (classes,)
     top = record["classes"][int(mean.argmax())]
     summary = (
         f"{len(table)} windows; as a whole {top} {mean.max():.0%} (chance if nothing is known {1 / len(mean):.0%})"
@@ -179,8 +180,10 @@ def whole_answer(windows: Sequence[NDArray[np.float32]], temperatures: Sequence[
     return np.asarray(np.concatenate(each).mean(axis=0))  # (classes,)
 
 
-def fold_temperature(folder: Path) -> float:
+def fold_temperature(folder: Path, present: Sequence[str] = ()) -> float:
     """Return the temperature in a model's folder (calibration.json); 1 where it has none.
+
+    Of answers by the modalities `present` alone where the run has fitted one (``evaluation.subsets``).
 
     Raises
     ------
@@ -191,8 +194,9 @@ def fold_temperature(folder: Path) -> float:
     if not file.exists():
         return 1.0
     try:
-        found = float(json.loads(file.read_text(encoding="utf-8"))["temperature"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        found = float(told.get("subsets", {}).get("+".join(present), told["temperature"]))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: cannot be read ({error}); delete it to go without a temperature") from error
     if not 0 < found < np.inf:
         raise UserError(f"{file}: found the temperature {found:g}, expected more than 0; delete it to go without")

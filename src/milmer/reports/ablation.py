@@ -167,8 +167,13 @@ def _missing(ablation: Ablation) -> list[str]:
     said = "A row such as a+b is one model of all modalities, shown these at test and no other; a test window that has "
     said += "nothing of them is answered without evidence. NAME-alone is a model that never had another."
     if any("model.modality_dropout" in r["overrides"] for r in ablation.rows):
-        own = "" if config.model.modality_dropout else " (model.modality_dropout was 0)"
-        said += f" Modality dropout while training: {dropout_of(config):g}{own}; without-dropout had none."
+        configured, used = config.model.modality_dropout, dropout_of(config)
+        own = (
+            ""
+            if configured == used
+            else f" (model.modality_dropout was {configured:g}; less than {used:g} is not used)"
+        )
+        said += f" Modality dropout while training: {used:g}{own}; without-dropout had none."
     figures = {r["cell"]: r["accuracy_window"] for r in ablation.done}
     whole = figures.get("+".join(names))
     left = {n: figures.get("+".join(m for m in names if m != n)) for n in names}
