@@ -56,6 +56,12 @@ class FacePreparation(Section):
     margin: float = Field(0.1, ge=0, description="how much the box grows on each side (paper: 10 %)")
     px: int = Field(224, ge=32, description="side of the stored crop in pixels (paper: 224)")
     jpeg_quality: int = Field(90, ge=50, le=100, description="JPEG quality of the stored crops")
+    full_look: float = Field(
+        1.5,
+        ge=0,
+        description="seconds between two looks for faces in the whole picture; in between each is looked for where it "
+        "was, and everywhere if it is not surely there; 0: the whole picture every time",
+    )
     skin: Literal["auto", "none"] | Annotated[float, Field(ge=20)] = Field(
         "auto",
         description="times a second the skin's mean colour is kept, to prove by the pulse that video and signals are "

@@ -47,11 +47,14 @@ class SkinWatch:
     reach : float
         Seconds around a box in which it also stands for moments at which no second box is known: half of the
         track's step.
+    delay : float
+        Seconds after which a face's box may become known.
     """
 
-    def __init__(self, count: int, reach: float) -> None:
+    def __init__(self, count: int, reach: float, delay: float = 0.0) -> None:
         self.times = np.full(count, np.nan)  # (n,)
         self._reach = reach
+        self._delay = delay
         self._kept: deque[_Small] = deque()
         self._reformatter = VideoReformatter()
         self._last: Shown | None = None
@@ -65,7 +68,7 @@ class SkinWatch:
             return
         self._last = shown
         self.times[number] = shown.start - start
-        while self._kept and self._kept[0].time < time - LONGEST_GAP - self._reach:
+        while self._kept and self._kept[0].time < time - LONGEST_GAP - self._reach - self._delay:
             self._kept.popleft()
         pixels = self._reduce(shown)  # (h, w, 3)
         across, down = shown.frame.width, shown.frame.height

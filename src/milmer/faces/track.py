@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milmer.config import FacePreparation
-from milmer.faces.crop import crop_face, encode_jpeg
-from milmer.faces.detect import Face, FaceDetector
+from milmer.faces.detect import FaceDetector
+from milmer.faces.looks import OVERLAP, Looked, Looks, Seen, overlap, side
 from milmer.faces.skin import Box, Colours, SkinWatch, smoothed
 from milmer.faces.video import FrameReader, Shown
 
-CANDIDATES = 4  # faces of a frame that are followed, the largest and surest
-OVERLAP = 0.2  # intersection over union of one face in two frames, at least
 MEMORY = 2.0  # seconds a face may be hidden and still be followed by where it was
 SIZES = 2.5  # one person's face keeps its size within this factor from one stretch to the next
 
@@ -58,29 +56,22 @@ class FaceTrack:
         return float(self.found.mean()) if self.found.size else float("nan")
 
 
-@dataclass(frozen=True)
-class _Seen:
-    index: int  # place on the grid
-    face: Face
-    jpeg: bytes
-
-
 @dataclass
 class _Stretch:
     """One face followed without a jump."""
 
-    seen: list[_Seen] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     colours: Colours = field(default_factory=dict)
     last: tuple[float, Box] | None = None  # time and smoothed box
 
     @property
     def weight(self) -> float:
         """Confidence times size, over all moments."""
-        return sum(s.face.confidence * _side(s.face) for s in self.seen)
+        return sum(s.face.confidence * side(s.face) for s in self.seen)
 
     @property
     def size(self) -> float:
-        return float(np.median([_side(s.face) for s in self.seen]))
+        return float(np.median([side(s.face) for s in self.seen]))
 
 
 def face_track(
@@ -145,23 +136,25 @@ def _track(
     times = (np.arange(count, dtype=np.float64) + 0.5) / settings.rate  # (F,)
     moments = start + times  # (F,)
     stretches: list[_Stretch] = []
-    watch = SkinWatch(int(duration * skin_rate + 1e-6), 0.5 / settings.rate) if skin_rate else None
+    looks = Looks(detector, settings)
+    reach = 0.5 / settings.rate
+    watch = SkinWatch(int(duration * skin_rate + 1e-6), reach, looks.delay) if skin_rate else None
     shown = -1
+
+    def settle(settled: list[Looked]) -> None:
+        for looked in settled:
+            _follow(stretches, looked.seen, reach=MEMORY * settings.rate)
+            if watch is not None:
+                _colour(stretches, looked.index, looked.time, watch)
+
     for moment, sample, time, frame in _frames(reader, moments, start, watch, skin_rate):
         if watch is not None and sample >= 0:
             watch.see(sample, time, frame, start)
         if moment < 0:
             continue
-        shown, image = moment, frame.image  # (H, W, 3)
-        faces = [f for f in detector.detect(image) if f.confidence >= settings.confidence]
-        faces = sorted(faces, key=lambda f: f.confidence * _side(f), reverse=True)[:CANDIDATES]
-        seen = [
-            _Seen(shown, f, encode_jpeg(crop_face(image, f.box, settings.margin, settings.px), settings.jpeg_quality))
-            for f in faces
-        ]
-        _follow(stretches, seen, reach=MEMORY * settings.rate)
-        if watch is not None:
-            _colour(stretches, shown, time, watch)
+        shown = moment
+        settle(looks.add(moment, time, frame))
+    settle(looks.rest())
     notes = list(reader.notes)
     if count and moments[-1] >= reader.end:  # frames lost on the way are in the notes already
         name = reader.path.name
@@ -219,17 +212,17 @@ def _colour(stretches: list[_Stretch], moment: int, time: float, watch: SkinWatc
             stretch.last = (time, box)
 
 
-def _follow(stretches: list[_Stretch], seen: list[_Seen], reach: float) -> None:
+def _follow(stretches: list[_Stretch], seen: list[Seen], reach: float) -> None:
     """Add this moment's faces to the stretches that they overlap most, one each; the others start new ones."""
     pairs = sorted(
-        ((_overlap(s.seen[-1].face, one.face), i, j) for i, s in enumerate(stretches) for j, one in enumerate(seen)
+        ((overlap(s.seen[-1].face, one.face), i, j) for i, s in enumerate(stretches) for j, one in enumerate(seen)
          if one.index - s.seen[-1].index <= reach),
         reverse=True,
     )  # fmt: skip
     taken: set[int] = set()
     grown: set[int] = set()
-    for overlap, i, j in pairs:
-        if overlap >= OVERLAP and i not in grown and j not in taken:
+    for shared, i, j in pairs:
+        if shared >= OVERLAP and i not in grown and j not in taken:
             stretches[i].seen.append(seen[j])
             grown.add(i)
             taken.add(j)
@@ -249,16 +242,3 @@ def _one_person(stretches: list[_Stretch]) -> list[_Stretch]:
         chosen.append(stretch)
         busy |= set(range(min(moments), max(moments) + 1))
     return chosen
-
-
-def _side(face: Face) -> float:
-    return float(np.sqrt(face.w * face.h))
-
-
-def _overlap(a: Face, b: Face) -> float:
-    """Return intersection over union of two boxes."""
-    across = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
-    down = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    if across <= 0 or down <= 0:
-        return 0.0
-    return across * down / (a.w * a.h + b.w * b.h - across * down)
