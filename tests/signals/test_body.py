@@ -200,6 +200,15 @@ def test_what_happened_stands_at_its_time(rate: float, pad: float) -> None:
         assert abs((made[near] * clock[near]).sum() / made[near].sum() - beat) < 0.01
 
 
+@pytest.mark.parametrize(("kind", "hertz"), [("ppg", 1.25), ("respiration", 0.3)])
+def test_a_gap_does_not_count_in_the_unit_of_a_wave(kind: str, hertz: float) -> None:
+    x = np.sin(2 * np.pi * hertz * np.arange(60 * 128) / 128)  # (S,)
+    x[: 45 * 128] = np.nan
+    wave = one(kind, x).samples[0]
+    assert np.isnan(wave[: 44 * 32]).all() and np.isfinite(wave[46 * 32 :]).all()
+    assert np.nanmean(wave) == pytest.approx(0, abs=1e-4) and np.nanstd(wave) == pytest.approx(1, abs=1e-4)
+
+
 def test_temperature_keeps_its_level() -> None:
     made = one("temperature", 33 + 0.01 * np.arange(60 * 128) / 128, pad=3.0)
     assert made.samples[0, 0] == pytest.approx(33.03, abs=0.005)

@@ -129,7 +129,13 @@ def _one(kind: str, signal: Signal, absolute: bool) -> BodySignal:
         return _result(kind, resample(x[None] - level, rate, BODY_RATE, before, after) + level, missing, notes)
     if not why:
         samples, quality, more = _CYCLES[kind](x, rate, before, after)  # (2, S)
-        return _result(kind, samples, missing, [*notes, *more], quality)
+        made = _result(kind, samples, missing, [*notes, *more], quality)
+        wave = made.samples[0]  # (S,)
+        there = np.isfinite(wave)  # (S,)
+        if kind != "ecg" and missing.any() and there.any() and (deviation := wave[there].std()) > 0:
+            wave -= wave[there].mean()  # the unit is that of what is there, not of bridged gaps
+            wave /= deviation
+        return made
     return _result(kind, np.full((len(BODY_CHANNELS[kind]), len(missing)), np.nan), missing, notes)
 
 
