@@ -117,12 +117,13 @@ def validate(values: dict[str, Any], source: str) -> Config:
         where = ".".join(
             str(p) for p in first["loc"] if str(p) not in ("int", "float", "str") and not re.search(r"[\[-]", str(p))
         )
-        found = f", found {first['input']!r}" if where and not isinstance(first["input"], BaseModel) else ""
+        found = f", found {first['input']!r}" if where and not isinstance(first["input"], BaseModel | dict) else ""
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "string_pattern_mismatch":  # the pattern of `evaluation.budget` says little to most people
             message, found = f"found {first['input']!r}, expected {_wanted(first['loc'])}", ""
         elif others and others[0]["loc"][:-1] == first["loc"][:-1] and others[0]["type"] == "literal_error":
-            message += f", or {others[0].get('ctx', {}).get('expected', '')}"  # it may be of another type too
+            other = others[0].get("ctx", {}).get("expected", "")  # it may be of another type too
+            message += f", or {other}" if other not in message else ""
         raise UserError(f"{source}: {where or 'configuration'}: {message}{found}") from error
 
 

@@ -55,8 +55,9 @@ def test_every_option_reaches_its_key() -> None:
     ("given", "expected"),
     [
         ({"eeg_band": "30"}, "--eeg-band 30: expected LOW,HIGH"),
-        ({"eeg_band": "30,1"}, "band 30-1 Hz must rise"),
+        ({"eeg_band": "30,1"}, "band 30-1 Hz must rise: LOW,HIGH such as 1,30$"),
         ({"ties": "hihg"}, "data.ties"),
+        ({"modalities": "GSR,EEG"}, "Input should be [^,]*, 'face', .* or 'eog', found 'GSR'$"),
         ({"operators": "folds"}, "data.operators"),
         ({"reject_uv": -1.0}, "data.reject_uv"),
     ],

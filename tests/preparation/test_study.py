@@ -119,6 +119,17 @@ def test_a_store_of_other_parameters_is_refused_with_both_values(study: Path, st
         prepare_study(DeapStudy(study), store, other)
 
 
+def test_a_store_of_a_version_that_knew_less_is_refused_by_its_reason(study: Path, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "old"
+    shutil.copytree(store, out)
+    info = json.loads((out / "study.json").read_text())
+    del info["parameters"]["body"], info["parameters"]["face"]["skin"]
+    (out / "study.json").write_text(json.dumps(info | {"parameters_hash": "of then"}))
+    told = r"earlier version of milmer, which had no preparation\.body, preparation\.face\.skin; .* give another --out"
+    with pytest.raises(UserError, match=told):
+        prepare_study(DeapStudy(study), out, SETTINGS)
+
+
 def test_a_folder_that_is_no_store_is_left_alone(study: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("dear diary")
     with pytest.raises(UserError, match="files that are no store"):

@@ -121,7 +121,7 @@ def test_a_trial_without_any_of_a_modality_is_said(tiny_store: Path, config: Con
     store = Store(tiny_store)
     store.trials = store.trials.assign(has_face=False)
     bags = Bags(store, config.data)
-    with pytest.raises(Exception, match="no trial has face; ask for the others only with --modalities eeg"):
+    with pytest.raises(Exception, match="no trial has face, found eeg; name some of these with --modalities"):
         bags.check(TRAIN)
 
 

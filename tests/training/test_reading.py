@@ -180,6 +180,8 @@ def test_windows_that_swing_too_far_are_left_out_and_counted(small: Path, tmp_pa
     )
     with pytest.raises(UserError, match="the EEG of every window swings further"):
         Bags(store, data(reject_uv=1.0))
+    with pytest.raises(UserError, match=r"larger one \(--reject-uv\), or leave out eeg"):  # though faces are left
+        Bags(store, data(modalities=("eeg", "face"), reject_uv=1.0))
 
 
 def test_a_window_with_a_face_stays_and_its_eeg_is_masked(tiny_store: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def check_alike(runs: Sequence[Candidate], *, across: bool) -> None:
         if other.rule != first.rule:
             raise UserError(
                 f"labels differ: {first.name} has '{first.rule}', {other.name} '{other.rule}'; "
-                "evaluate both with the same --target and --threshold"
+                "evaluate both with the same --target, --threshold and --ties"
             )
     for what in ("protocol", "budget"):
         values: dict[str, str] = {}

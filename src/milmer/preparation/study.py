@@ -127,6 +127,17 @@ def _is_prepared(out: Path, recording: Recording) -> bool:
     return file.exists() and _read_json(file).get("sources_hash") == sources_hash(recording)
 
 
+def _unknown_then(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "preparation.") -> list[str]:
+    """Keys of `new` that `old` has no value for."""
+    found = []
+    for key, value in sorted(new.items()):
+        if key not in old:
+            found.append(f"{prefix}{key}")
+        elif isinstance(value, dict) and isinstance(old[key], dict):
+            found += _unknown_then(old[key], value, f"{prefix}{key}.")
+    return found
+
+
 def _open_for_writing(out: Path, info: Mapping[str, Any]) -> None:
     if (out / "study.json").exists():
         try:
@@ -141,6 +152,11 @@ def _open_for_writing(out: Path, info: Mapping[str, Any]) -> None:
                 "--out"
             )
         if old["parameters_hash"] != info["parameters_hash"]:
+            if new := _unknown_then(old["parameters"], info["parameters"]):
+                raise UserError(
+                    f"{out}: was made by an earlier version of milmer, which had no {', '.join(new)}; it can be read "
+                    "as it is, but not gone on with: give another --out"
+                )
             differ = differences(old["parameters"], info["parameters"])
             if old["detector"] != info["detector"]:
                 differ.append(f"detector {old['detector']}, asked for {info['detector']}")

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from milmer.faces.crop import decode_jpeg
 from milmer.labels import Labels, make_labels, median_labels, permute_ratings, permute_trials
 from milmer.models.bag import Bag
 from milmer.progress import Progress, silent
+from milmer.sections import Modality
 from milmer.store import IDENTITY, Store
 from milmer.training.body_reading import BodyReader
 from milmer.training.reading import EEGReader, Operators, Stretch
@@ -306,9 +307,9 @@ def check_modalities(store: Store, modalities: Sequence[str], trials: pd.DataFra
     trials = store.trials if trials is None else trials
     for name in modalities:
         if not holds(trials, name).any():
+            there = ",".join(m for m in get_args(Modality) if holds(trials, m).any())
             raise UserError(
-                f"{store.path}: no trial has {name}; ask for the others only with --modalities "
-                f"{','.join(m for m in modalities if m != name) or 'eeg'}"
+                f"{store.path}: no trial has {name}, found {there or 'nothing'}; name some of these with --modalities"
             )
 
 

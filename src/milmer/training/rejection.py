@@ -40,7 +40,7 @@ def kept_windows(
     Raises
     ------
     UserError
-        If no window is left.
+        If no window's EEG is left.
     """
     trials, data = reader.store.trials, reader.data
     rows = windows["trial_row"].to_numpy(np.int64)  # (n_windows,)
@@ -58,10 +58,11 @@ def kept_windows(
     for name in sorted(set(data.modalities) - {"eeg", "face"}):
         other |= holds(trials, name)[rows]  # (n_windows,)
     keep = ~out | other  # (n_windows,)
-    if not keep.any():
+    if there.any() and out.sum() == there.sum():
         raise UserError(
             f"data.reject_uv {data.reject_uv:g}: the EEG of every window swings further (median "
-            f"{np.nanmedian(swings):.0f} uV peak to peak), and nothing else is left; give a larger one"
+            f"{np.nanmedian(swings):.0f} uV peak to peak); give a larger one (--reject-uv), or leave out eeg "
+            "(--modalities)"
         )
     note = (
         f"{int(out.sum())} of {int(there.sum())} windows with EEG swing further than {data.reject_uv:g} uV peak to peak"
