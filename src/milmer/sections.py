@@ -226,17 +226,20 @@ class Training(Section):
         True, description="mirror, light and shift of a bag's frames while training, unless the backbone is frozen"
     )
     channel_dropout: float = Field(0.0, ge=0, lt=1, description="chance that augmentation hides an electrode")
-    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="auto: half where the device has it")
+    precision: Literal["auto", "32", "tf32", "bf16", "16"] = Field(
+        "auto", description="auto: half where the GPU has it; tf32: float32 with a GPU's faster, rounded products"
+    )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
     gradients: Literal["auto", "all", "kept"] = Field(
         "all",
         description="frames that the backbone learns from: all; kept: those that were selected (all are scored without "
         "gradient, the kept ones run again with it); auto: kept where it is cheaper",
     )
-    scoring: Literal["exact", "half", "early-stage", "last-epoch"] = Field(
-        "exact", description="how frames are scored where gradients are those of kept frames only"
+    scoring: Literal["exact", "half"] = Field(
+        "exact", description="half: where gradients are those of kept frames, all frames are scored in bfloat16"
     )
-    checkpointing: bool = Field(False, description="run backbone stages again in the backward pass, for less memory")
+    checkpointing: bool = Field(False, description="run backbone blocks again in the backward pass, for less memory")
+    fused: bool = Field(True, description="AdamW in one kernel; equal to the plain one but for rounding")
     cache: Literal["auto", "none"] = Field(
         "auto", description="what is frozen of the backbone is run once a frame and kept on disk beside the store"
     )

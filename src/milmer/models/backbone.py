@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,10 +13,17 @@ from torch import Tensor, nn
 
 from milmer.errors import UserError, nearest
 from milmer.models.attention import init_linear
-from milmer.models.backbone_files import IMAGENET_MEAN, IMAGENET_STD, from_hub, from_pretrained, normalisation
-from milmer.models.backbone_parts import Cut, content_key
+from milmer.models.backbone_files import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PROCESSOR,
+    from_hub,
+    from_pretrained,
+    normalisation,
+)
+from milmer.models.backbone_parts import Cut, content_key, set_checkpointing
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "BackboneSpec", "build_net", "load_backbone"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PROCESSOR", "Backbone", "BackboneSpec", "build_net", "load_backbone"]
 
 # `demo` is the fastest that learns on two cores from 64 px (a drawn mouth's curvature): patches of 8 px in two stages
 # cost a third of patches of 4 px in three and learn as well. Larger initial weights than Swin's own 0.02 learn later.
@@ -108,7 +116,9 @@ class Backbone(nn.Module):
         self._frozen = self._cut.frozen(net)
         for part in self._frozen:
             part.requires_grad_(False)
-        self.checkpointing = False
+        self._checkpointing = False
+        self._rest: Callable[..., Tensor] = self._cut.rest
+        self.channels_last = False
         training = net.training
         try:
             with torch.no_grad():
@@ -180,7 +190,7 @@ class Backbone(nn.Module):
         Where nothing is frozen, `x` is normalised frames (M, 3, P, P).
         """
         x = x.to(self.mean.dtype)  # (M, T', F')
-        tokens: Tensor = self.project(self._cut.rest(self.net, x, again=self.checkpointing))  # (M, T, D)
+        tokens: Tensor = self.project(self._rest(self.net, x, again=self._checkpointing))  # (M, T, D)
         return tokens  # (M, T, D)
 
     def before(self, frames: Tensor, mask: Tensor, prefix: Tensor | None = None) -> Tensor:
@@ -238,6 +248,20 @@ class Backbone(nn.Module):
         whole = tokens.new_zeros(shape)  # (B, N, T, D)
         return whole.masked_scatter(there[..., None, None], tokens)  # (B, N, T, D)
 
+    def set_checkpointing(self, on: bool) -> None:
+        """Keep no activations inside of blocks and run these again in the backward pass: less memory, more time.
+
+        Raises
+        ------
+        UserError
+            If the network is not made for it.
+        """
+        self._checkpointing = set_checkpointing(self._cut, self.net, on)
+
+    def set_compiled(self, on: bool) -> None:
+        """Compile all from the first trained stage on, when it is first run."""
+        self._rest = torch.compile(self._cut.rest, dynamic=True) if on else self._cut.rest
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode, except for what is frozen."""
         super().train(mode)
@@ -248,7 +272,8 @@ class Backbone(nn.Module):
     def _normalised(self, frames: Tensor) -> Tensor:
         x = frames.to(self.mean.dtype)  # (M, 3, P, P)
         x = x / 255 if frames.dtype == torch.uint8 else x  # (M, 3, P, P)
-        return (x - self.mean) / self.std  # (M, 3, P, P)
+        x = (x - self.mean) / self.std  # (M, 3, P, P)
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x  # (M, 3, P, P)
 
     def _need_prefix(self) -> None:
         if not self.has_prefix:

@@ -109,6 +109,26 @@ class _Block:
         return out
 
 
+def set_checkpointing(cut: Cut, net: Any, on: bool) -> bool:
+    """Let a network run its blocks again in the backward pass; return whether `Cut.rest` must see to it.
+
+    Raises
+    ------
+    UserError
+        If the network is not made for it.
+    """
+    if cut.swin or cut.at == "end":
+        return on and cut.swin
+    if on and not net.supports_gradient_checkpointing:
+        kind = net.config.model_type
+        raise UserError(f"training.checkpointing: a {kind} backbone cannot do that; use training.checkpointing=false")
+    if on:
+        net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif net.supports_gradient_checkpointing:
+        net.gradient_checkpointing_disable()
+    return False
+
+
 def features(net: Any, x: Tensor) -> Tensor:
     """Last tokens of a whole network for normalised pictures (M, 3, P, P); (M, T, F)."""
     out: Tensor = net(pixel_values=x).last_hidden_state  # (M, T, F) or (M, F, H, W)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from milmer.models.body import BodyTokens
 from milmer.models.eeg import make_eeg_tokens
 from milmer.models.fusion import Head, make_fuse
 from milmer.models.hub import HubModel
+from milmer.models.kept import Scoring, learn_from_kept
 from milmer.models.selection import make_selection
 from milmer.sections import BODY, Modality
 from milmer.signals.body_channels import BODY_RATE
@@ -55,6 +56,11 @@ class Milmer(HubModel):
     eeg_architecture : mapping, optional
         Of saved EEG tokens whose weights will be loaded: how their braindecode network was built.
 
+    Attributes
+    ----------
+    gradients, scoring : str
+        What the backbone learns from while training (`milmer.models.kept`); the trainer sets them.
+
     Raises
     ------
     UserError
@@ -90,6 +96,8 @@ class Milmer(HubModel):
         self.n_classes, self.n_times, self.sfreq, self.px = n_classes, n_times, sfreq, px
         self.n_frames, self.n_windows, self.n_chans = n_frames, n_windows, n_chans
         self.modalities = tuple(m for m in ALL if m in modalities)
+        self.gradients: Literal["all", "kept"] = "all"
+        self.scoring: Scoring = "exact"
         width, fusion = config.width, config.fusion
         if "face" in modalities:
             stages = config.trainable_stages
@@ -140,8 +148,11 @@ class Milmer(HubModel):
         weights = torch.zeros(bag.frame_mask.shape, device=bag.frames.device)  # (B, W, N)
         parts, alone = dict[str, Tokens](), {}
         if "face" in self.modalities:
-            frames = self.backbone(bag.frames, bag.frame_mask, bag.prefix)  # (B, W·N, T, D)
-            kept, weights = self.select(frames, bag.frame_mask)  # (B, K, T, D), (B, W, N)
+            if self.gradients == "kept" and self.training and torch.is_grad_enabled():
+                frames, kept, weights = learn_from_kept(self.backbone, self.select, bag, self.scoring)
+            else:
+                frames = self.backbone(bag.frames, bag.frame_mask, bag.prefix)  # (B, W·N, T, D)
+                kept, weights = self.select(frames, bag.frame_mask)  # (B, K, T, D), (B, W, N)
             parts["face"] = self.balance(kept)  # (B, Q, D)
             if self.alone:
                 # All frames by their weights, kept or not: so the scorer hears of a frame that it passes over.
@@ -184,7 +195,7 @@ class Milmer(HubModel):
         chance, so that every subset is met; where all that a bag has would be hidden, one of them, drawn evenly, stays.
         """
         takes = torch.tensor([k in self.modalities for k in bag.kinds], device=bag.modality_mask.device)  # (M,)
-        given = takes.expand(len(bag), -1).clone()  # (B, M)
+        given = takes.expand(bag.frames.shape[0], -1).clone()  # (B, M)
         if not self.training or self.config.modality_dropout == 0:
             return given  # (B, M)
         here, mine = bag.present() & given, torch.nonzero(takes).flatten()  # (B, M), (m,)

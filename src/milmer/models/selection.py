@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from milmer.config import Selection
 from milmer.errors import UserError
 from milmer.models.selection_parts import (
+    Again,
     FrameSelection,
     GatedScorer,
     Kept,
@@ -19,6 +20,8 @@ from milmer.models.selection_parts import (
     frame_times,
     masked_softmax,
     take,
+    taken,
+    wanted,
 )
 from milmer.models.selection_perturbed import PerturbedTopK
 
@@ -66,24 +69,34 @@ class GatedTopK(ScoredSelection):
     """
 
     uses_warmth = True
+    hard = True
 
-    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
+    def forward(self, frames: Tensor, mask: Tensor, again: Again | None = None) -> tuple[Kept, Tensor]:
         """Choose among `frames` (B, W·N, T, D) by `mask` (B, W, N); return what is kept and weights (B, W, N)."""
         scores = self.scores(frames)  # (B, W·N)
         weights = masked_softmax(scores, mask.flatten(1))  # (B, W·N)
         index, kept = self._choice(scores.detach(), mask)  # (B, K), (B, K)
         factor = self._factor(scores, mask.flatten(1), index, kept)  # (B, K)
-        tokens = take(frames, index) * factor[..., None, None]  # (B, K, T, D)
+        tokens = taken(frames, index, kept, again) * factor[..., None, None]  # (B, K, T, D)
         return Kept(tokens, kept, frame_times(mask).gather(1, index)), weights.view(mask.shape)
 
     def _choice(self, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Best of `scores` (B, W·N), more of them and with noise in warm-up; index and mask, (B, K) both."""
-        keep = float(self.keep)
         if self.training and self.warmth > 0:
             noise = -torch.empty_like(scores).exponential_().log()  # (B, W·N)
             scores = scores + self.exploration * self.warmth * noise  # (B, W·N)
+        return choose(scores, mask, self._wide(mask))  # (B, K), (B, K)
+
+    def going_on(self, mask: Tensor) -> Tensor:
+        """How many frames of each bag of `mask` (B, W, N) go on at present: more in warm-up; (B, 1)."""
+        return wanted(mask, self._wide(mask))  # (B, 1)
+
+    def _wide(self, mask: Tensor) -> float:
+        """Frames kept of a window of `mask` (B, W, N) at present."""
+        keep = float(self.keep)
+        if self.training and self.warmth > 0:
             keep += self.warmth * max(mask.shape[2] - keep, 0.0)
-        return choose(scores, mask, keep)  # (B, K), (B, K)
+        return keep
 
     def _factor(self, scores: Tensor, valid: Tensor, index: Tensor, kept: Tensor) -> Tensor:
         """What the frames at `index` (B, K) are multiplied by, 0 where not `kept` (B, K); (B, K)."""
@@ -170,8 +183,13 @@ class MiddleFrame(FrameSelection):
     """
 
     looks_at_positions = True
+    hard = True
 
-    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
+    def going_on(self, mask: Tensor) -> Tensor:
+        """One of each window of `mask` (B, W, N) that has a frame; (B, 1)."""
+        return wanted(mask, 1)  # (B, 1)
+
+    def forward(self, frames: Tensor, mask: Tensor, again: Again | None = None) -> tuple[Kept, Tensor]:
         """Choose among `frames` (B, W·N, T, D) by `mask` (B, W, N); return what is kept and weights (B, W, N)."""
         w, n = mask.shape[1:]
         twice = 2 * torch.arange(n, device=mask.device) + 1 - n  # (N,) twice the distance from the middle, in frames
@@ -183,7 +201,7 @@ class MiddleFrame(FrameSelection):
         kept = mask.flatten(1).gather(1, index)  # (B, W)
         share = kept / kept.sum(1, keepdim=True).clamp_min(1)  # (B, W)
         weights = share.new_zeros(mask.flatten(1).shape).scatter(1, index, share)  # (B, W·N)
-        tokens = take(frames, index) * kept[..., None, None]  # (B, W, T, D)
+        tokens = taken(frames, index, kept, again) * kept[..., None, None]  # (B, W, T, D)
         return Kept(tokens, kept, frame_times(mask).gather(1, index)), weights.view(mask.shape)
 
 
@@ -197,18 +215,19 @@ class PublishedTopK(FrameSelection):
     """
 
     no_gradient = ("scorer.weight",)
+    hard = True
 
     def __init__(self, width: int, config: Selection, *, n_frames: int = 10, n_windows: int = 1) -> None:
         super().__init__(width, config)
         self.scorer = nn.Linear(width, 1, bias=False)
         self.scorer.requires_grad_(False)
 
-    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Kept, Tensor]:
+    def forward(self, frames: Tensor, mask: Tensor, again: Again | None = None) -> tuple[Kept, Tensor]:
         """Choose among `frames` (B, W·N, T, D) by `mask` (B, W, N); return what is kept and weights (B, W, N)."""
         with torch.no_grad():
             scores = self.scorer(frames.mean(2)).squeeze(-1).float()  # (B, W·N)
         index, kept = choose(scores, mask, self.keep)  # (B, K), (B, K)
-        tokens = take(frames, index) * kept[..., None, None]  # (B, K, T, D)
+        tokens = taken(frames, index, kept, again) * kept[..., None, None]  # (B, K, T, D)
         weights = masked_softmax(scores, mask.flatten(1)).view(mask.shape)  # (B, W, N)
         return Kept(tokens, kept, frame_times(mask).gather(1, index)), weights
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from milmer.config import Selection
+
+Again = Callable[[Tensor, Tensor], Tensor]
+"""Gives tokens (B, K, T, D) of the frames at an index (B, K) where a mask (B, K) says that they are kept."""
 
 
 class Kept(NamedTuple):
@@ -57,6 +61,9 @@ class FrameSelection(nn.Module):
     """Ends of the names of parameters that get no gradient by design."""
     uses_warmth: ClassVar[bool] = False
     """Whether training starts with a wider choice, where ``config.exploration`` is above 0."""
+    hard: ClassVar[bool] = False
+    """Whether only the frames that are kept go on, each on its own. Then `forward` takes a third argument, `Again`,
+    which gives their tokens in place of those that were scored."""
 
     def __init__(self, width: int, config: Selection, *, n_frames: int = 10, n_windows: int = 1) -> None:
         super().__init__()
@@ -68,6 +75,10 @@ class FrameSelection(nn.Module):
     def explores(self) -> bool:
         """Whether the trainer is to lower `warmth`."""
         return self.exploration > 0
+
+    def going_on(self, mask: Tensor) -> Tensor:
+        """How many frames of each bag of `mask` (B, W, N) go on at present; (B, 1)."""
+        return wanted(mask, self.keep)  # (B, 1)
 
 
 class GatedScorer(nn.Module):
@@ -141,8 +152,13 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 def take(frames: Tensor, index: Tensor) -> Tensor:
     """Frames (B, N, T, D) at `index` (B, K); (B, K, T, D)."""
-    rows = torch.arange(len(index), device=index.device)[:, None]  # (B, 1)
+    rows = torch.arange(index.shape[0], device=index.device)[:, None]  # (B, 1)
     return frames[rows, index]  # (B, K, T, D)
+
+
+def taken(frames: Tensor, index: Tensor, kept: Tensor, again: Again | None) -> Tensor:
+    """Frames (B, N, T, D) at `index` (B, K), or what `again` gives for those that are `kept` (B, K); (B, K, T, D)."""
+    return take(frames, index) if again is None else again(index, kept)  # (B, K, T, D)
 
 
 def frame_times(mask: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from milmer.training.members import class_weights, combine, member_config, membe
 from milmer.training.module import MilmerModule
 from milmer.training.reading import EEGReader
 from milmer.training.record import model_record
+from milmer.training.switches import check_switches, products, turn_off
 
 FITS = "fits.json"
 
@@ -233,7 +234,7 @@ def _fit_network(
         for stale in folder.glob("*.ckpt"):
             stale.unlink()
         write_json(started, {"key": key})
-    with _quiet():
+    with _quiet(), products(settings):
         trainer = lightning.Trainer(
             default_root_dir=folder,
             max_epochs=settings.epochs,
@@ -258,6 +259,7 @@ def _fit_network(
             ckpt_path=str(last) if going_on else None,
             weights_only=True,
         )
+    turn_off(model)
     if trainer.interrupted:
         raise KeyboardInterrupt
     state = torch.load(folder / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
@@ -282,10 +284,11 @@ def check_parts(config: Config, store: Store) -> None:
     Raises
     ------
     UserError
-        If the device or a modality is not there, the backbone cannot be opened or does not suit the frames, or the EEG
-        tokens' network cannot be had.
+        If the device or a modality is not there, switches of training do not go together, the backbone cannot be opened
+        or does not suit the frames, or the EEG tokens' network cannot be had.
     """
     _accelerator(config.training.device)
+    check_switches(config)
     check_modalities(store, config.data.modalities)
     if config.model.fusion.method == "bandpower-logistic":
         return
@@ -365,7 +368,7 @@ def _precision(precision: str, device: str) -> Any:
         if _accelerator(device) == "cpu":
             return "32-true"
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    return {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from milmer.evaluation.probes import learns_weights
 from milmer.models.bag import Bag, Prediction
 from milmer.models.milmer import Milmer
 from milmer.training.augment import augment
+from milmer.training.switches import agreement, fused, turn_on
 from milmer.training.watch import AttentionWatch, valid_frames
 
 Batch = tuple[Bag, Tensor, Tensor]  # bag, (B,), (B, 2)
@@ -41,11 +42,13 @@ class MilmerModule(lightning.LightningModule):
     def __init__(self, model: Milmer, config: Training, steps: int, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.model, self.settings, self.steps = model, config, max(steps, 1)
+        turn_on(model, config)
         self.register_buffer("class_weights", class_weights)
         self.history: list[dict[str, float]] = []
         self._losses: list[float] = []
         self._watch = AttentionWatch(model.config.selection.keep) if _weighs_frames(model) else None
         self._seen: list[tuple[Tensor, Tensor, float]] = []
+        self._agreement: dict[str, float] = {}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make dropout and exploration a function of seed and step; let exploration fade over most of the fit."""
@@ -84,6 +87,8 @@ class MilmerModule(lightning.LightningModule):
         logits = said.logits.float()  # (B, classes)
         loss = float(nn.functional.cross_entropy(logits, y, reduction="sum"))
         self._seen.append((logits.softmax(-1).cpu(), y.cpu(), loss))
+        if batch_idx == 0 and getattr(self.model, "scoring", "exact") != "exact" and valid_frames(bag).any():
+            self._agreement = {"selection_agreement": agreement(self.model, bag)}  # one batch tells, and is cheap
         if self._watch is not None:
             self._watch.add(said.frame_weights, valid_frames(bag))
 
@@ -106,6 +111,7 @@ class MilmerModule(lightning.LightningModule):
                     "lr": float(self.optimizers().param_groups[0]["lr"]),  # type: ignore[union-attr]  # one optimiser
                 }
                 | ({} if self._watch is None else self._watch.end())
+                | self._agreement
             )
 
     def configure_optimizers(self) -> Any:
@@ -119,7 +125,7 @@ class MilmerModule(lightning.LightningModule):
             {"params": decay, "weight_decay": self.settings.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr, **fused(self.settings, decay + plain))
         warm = max(1, round(self.settings.warmup * self.steps))
         floor = self.settings.lr_floor
 
@@ -131,6 +137,17 @@ class MilmerModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm here: Lightning refuses to for a fused optimiser, though only a scaled loss is against it."""
+        if gradient_clip_val:
+            mine = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(mine, gradient_clip_val)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch; a `Bag` moves itself."""
