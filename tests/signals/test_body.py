@@ -247,6 +247,14 @@ def test_nothing_odd_stops_it(kind: str, what: str) -> None:
         assert np.isfinite(made.samples[:, : 4 * 32]).any() or made.notes
 
 
+@pytest.mark.parametrize("kind", list(BODY_CHANNELS))
+def test_a_trial_as_short_as_a_beat_stops_nothing(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    for length in (1, 2, 5, 13, 33, 64, 90, 128, 200):
+        made = one(kind, 1 + rng.normal(size=length), unit="S")
+        assert made.samples.shape[1] == round(length / 128 * BODY_RATE)
+
+
 def test_the_first_lead_that_gives_something_is_used() -> None:
     flat = Signal(np.zeros((1, 20 * 128)), ("ppg-a",), 128.0)
     times = np.arange(20 * 128) / 128

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 BEAT_WIDTH = 0.05  # s, standard deviation of the bump that marks a beat: 1.6 samples at 32 Hz
 # What neurokit2 raises where it finds no wave, no crossing, or a signal shorter than its filters.
-ODD_SIGNAL = (ValueError, IndexError, ZeroDivisionError, UnboundLocalError)
+ODD_SIGNAL = (ValueError, TypeError, IndexError, ZeroDivisionError, UnboundLocalError)
 
 
 def quietly(call: Callable[..., T], *args: Any, **options: Any) -> T:
