@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from milmer.evaluation.ablations.plans import PAPER_COLUMN, PAPER_NOTE, TITLES, dropout_of
+from milmer.evaluation.ablations.plans import ENOUGH, PAPER_COLUMN, PAPER_NOTE, TITLES, dropout_of
 from milmer.evaluation.ablations.results import Ablation
 from milmer.evaluation.chance import ALPHA
 from milmer.evaluation.protocols import LEAKY, display_name
@@ -171,7 +171,7 @@ def _missing(ablation: Ablation) -> list[str]:
         own = (
             ""
             if configured == used
-            else f" (model.modality_dropout was {configured:g}; less than {used:g} is not used)"
+            else f" (model.modality_dropout was {configured:g}; less than {ENOUGH:g} is not used)"
         )
         said += f" Modality dropout while training: {used:g}{own}; without-dropout had none."
     figures = {r["cell"]: r["accuracy_window"] for r in ablation.done}

@@ -77,7 +77,7 @@ def test_the_cells_are_every_subset_of_one_run_and_models_to_compare_it_with() -
     assert made["gsr"].model.modality_dropout == DROPOUT and made["gsr"].evaluation.subsets
     assert made["without-dropout"].model.modality_dropout == 0 and not made["without-dropout"].evaluation.subsets
     assert made["ppg-alone"].data.modalities == ("ppg",)
-    for given, used in ((0.0, DROPOUT), (0.1, DROPOUT), (0.3, 0.3), (0.5, 0.5)):
+    for given, used in ((0.0, DROPOUT), (0.1, DROPOUT), (0.3, 0.3), (0.7, 0.7)):
         first = plan("modalities", config(model__modality_dropout=given))[0]
         assert first.apply(own, 0).model.modality_dropout == used
     joined = plan("modalities", config(model__fusion__method="ensemble"))
