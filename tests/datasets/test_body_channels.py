@@ -230,3 +230,12 @@ def test_a_kind_of_the_format_does_not_hide_a_name(tmp_path: Path) -> None:
     assert {"ecg", "gsr", "gsr-2", "gsr-3"} <= set(trial.peripheral)
     assert trial.eog is not None and trial.eog().names == ("HEOG",)
     assert trial.eeg is not None and "C3" in trial.eeg().names
+
+
+def test_a_new_recording_to_predict_from_has_them_too(tmp_path: Path) -> None:
+    from milmer.inference.predictor import _one_recording
+
+    (recording,) = _one_recording(write_edf(tmp_path / "new.edf", planted()), None, 0.0).recordings()
+    signals = signals_of(recording)
+    assert set(signals) == {"gsr", "ppg", "respiration", "temperature", "emg-chin", "emg-trapezius"}
+    assert signals["gsr"].unit == "S" and np.median(signals["gsr"].samples) == pytest.approx(5e-6, rel=0.1)
