@@ -26,11 +26,16 @@ class Squares:
     def __init__(self) -> None:
         self.wholes = 0
         self.nears = 0
+        self.glances = 0
         self.blind = False  # to everything that is not asked for as a whole
 
     def detect(self, image: np.ndarray) -> list[Face]:
         self.wholes += 1
         return self._find(image)
+
+    def glance(self, image: np.ndarray) -> list[Face]:
+        self.glances += 1
+        return [] if self.blind else self._find(image)
 
     def near(self, image: np.ndarray, box: tuple[float, float, float, float]) -> list[Face]:
         self.nears += 1
@@ -99,6 +104,23 @@ def test_the_whole_picture_is_looked_at_as_often_as_said(write_video):
     blind.blind = True
     track = face_track(path, 0, 4, FacePreparation(rate=5, px=32), blind)
     assert track.found.all() and blind.wholes == 20  # unsure each time, so the whole each time
+
+
+def test_where_nobody_was_for_a_while_small_faces_are_looked_for_as_rarely(write_video):
+    path = write_video(
+        "looks late.avi", [i / 25 for i in range(100)], codec="mpeg4",
+        images=scene(lambda n: (40, 30, 32) if n >= 65 else None, lambda n: None),
+    )  # fmt: skip
+    asked = FacePreparation(rate=5, full_look=1.0, px=32)
+    for blind in (False, True):
+        detector = Squares()
+        detector.blind = blind  # as to a face too small for a glance: found at the next whole look, and then before it
+        track = face_track(path, 0, 4, asked, detector)
+        assert track.found.tolist() == [False] * 13 + [True] * 7
+        assert detector.glances == 8  # of moments 5 to 8 and 10 to 13
+    nobody = Squares()
+    face_track(path, 0, 2.6, asked, nobody)
+    assert (nobody.wholes, nobody.glances) == (5 + 1 + 1, 7)  # 13 moments: five, each fifth, and the last of all
 
 
 def test_a_detector_that_knows_no_places_is_asked_for_the_whole(write_video):

@@ -1,8 +1,9 @@
 """Where to look for faces: in the whole picture now and then, and in between where they were.
 
 Between two looks at the whole picture every face is looked for around its last box, which costs a quarter. A face that
-is not surely there sends the look back to the whole picture at once. A look at the whole picture that finds somebody
-new looks at the whole of the pictures before it too, so that nobody is missed who stays for one such look.
+is not surely there sends the look back to the whole picture at once. Where nobody was for a while, small faces (which
+cost most) are looked for just as rarely. A look at the whole picture that finds somebody new looks at the whole of the
+pictures before it too, so that nobody is missed who is there at one such look.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Looks:
         self._settings = settings
         self._every = max(1, round(settings.full_look * settings.rate)) if self._local else 1
         self._last: list[Face] = []  # in the frame before
+        self._empty = 0  # whole looks in a row that found nobody
         self._held: list[_Held] = []  # not looked at as a whole since the last whole look
 
     @property
@@ -73,7 +75,7 @@ class Looks:
 
     def add(self, index: int, time: float, shown: Shown) -> list[Looked]:
         """Look at a frame; return what is settled by it, oldest first."""
-        faces = self._where_they_were(shown.image) if len(self._held) + 1 < self._every else None
+        faces = self._cheaply(shown.image) if len(self._held) + 1 < self._every else None
         if faces is not None:
             self._last = faces
             # The frame is kept, the picture made of it (twice its size) is not.
@@ -83,6 +85,7 @@ class Looks:
         faces = self._whole(shown.image)
         settled = self._settled(faces)
         self._last = faces
+        self._empty = 0 if faces else self._empty + 1
         return [*settled, self._cropped(index, time, shown.image, faces)]
 
     def rest(self) -> list[Looked]:
@@ -99,16 +102,22 @@ class Looks:
         return [self._cropped(one.index, one.time, image, self._whole(image)) for one, image in pictures]
 
     def _whole(self, image: NDArray[np.uint8]) -> list[Face]:
-        faces = [f for f in self._detector.detect(image) if f.confidence >= self._settings.confidence]
-        return _foremost(faces)
+        return _foremost([f for f in self._detector.detect(image) if self._sure(f)])
 
-    def _where_they_were(self, image: NDArray[np.uint8]) -> list[Face] | None:
-        """Return the last frame's faces as they are in this one; None where one is not surely there."""
-        if self._local is None or not self._last:
+    def _sure(self, face: Face) -> bool:
+        return face.confidence >= self._settings.confidence
+
+    def _cheaply(self, image: NDArray[np.uint8]) -> list[Face] | None:
+        """Return the last frame's faces as they are in this one; None where that calls for a look at the whole."""
+        if self._local is None:
             return None
+        if not self._last:
+            if self._empty < self._every:
+                return None
+            return None if any(self._sure(f) for f in self._local.glance(image)) else []
         found: list[Face] = []
         for before in self._last:
-            near = [f for f in self._local.near(image, before.box) if f.confidence >= self._settings.confidence]
+            near = [f for f in self._local.near(image, before.box) if self._sure(f)]
             best = max(near, key=lambda f: overlap(f, before), default=None)
             if best is None or overlap(best, before) < STEADY:
                 return None
