@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test accept lint clean
+.PHONY: install demo test accept bench bench-gpu lint clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP) $(VENV)/.samples
@@ -25,12 +25,18 @@ test: lint
 	$(BIN)/python -m pytest -n 2
 
 lint: install
-	$(BIN)/ruff check src tests tools examples
-	$(BIN)/ruff format --check src tests tools examples
+	$(BIN)/ruff check src tests tools examples benchmarks
+	$(BIN)/ruff format --check src tests tools examples benchmarks
 	$(BIN)/mypy
 
 accept: install
 	$(BIN)/python tools/accept.py accept
+
+bench: install
+	$(BIN)/python -m benchmarks.run --full --out docs/benchmarks
+
+bench-gpu: install
+	$(BIN)/python -m benchmarks.gpu --out docs/benchmarks-gpu.json
 
 clean:
 	rm -rf $(VENV) .samples demo accept .pytest_cache .mypy_cache .ruff_cache
