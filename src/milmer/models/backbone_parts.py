@@ -122,10 +122,11 @@ def set_checkpointing(cut: Cut, net: Any, on: bool) -> bool:
     if on and not net.supports_gradient_checkpointing:
         kind = net.config.model_type
         raise UserError(f"training.checkpointing: a {kind} backbone cannot do that; use training.checkpointing=false")
+    name = "activation" if hasattr(net, "activation_checkpointing_enable") else "gradient"  # until transformers 5
     if on:
-        net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        getattr(net, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
     elif net.supports_gradient_checkpointing:
-        net.gradient_checkpointing_disable()
+        getattr(net, f"{name}_checkpointing_disable")()
     return False
 
 
