@@ -124,6 +124,8 @@ def validate(values: dict[str, Any], source: str) -> Config:
         elif others and others[0]["loc"][:-1] == first["loc"][:-1] and others[0]["type"] == "literal_error":
             other = others[0].get("ctx", {}).get("expected", "")  # it may be of another type too
             message += f", or {other}" if other not in message else ""
+        elif others and others[0]["loc"][:-1] == first["loc"][:-1] and first["type"] == "literal_error":
+            message += f", or {others[0]['msg'].removeprefix('Input should be ')}"
         raise UserError(f"{source}: {where or 'configuration'}: {message}{found}") from error
 
 

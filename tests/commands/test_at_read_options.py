@@ -57,6 +57,7 @@ def test_every_option_reaches_its_key() -> None:
         ({"eeg_band": "30"}, "--eeg-band 30: expected LOW,HIGH"),
         ({"eeg_band": "30,1"}, "band 30-1 Hz must rise: LOW,HIGH such as 1,30$"),
         ({"ties": "hihg"}, "data.ties"),
+        ({"sets": ["preparation.face.skin=5"]}, "'auto' or 'none', or greater than or equal to 20, found 5$"),
         ({"modalities": "GSR,EEG"}, "Input should be [^,]*, 'face', .* or 'eog', found 'GSR'$"),
         ({"operators": "folds"}, "data.operators"),
         ({"reject_uv": -1.0}, "data.reject_uv"),

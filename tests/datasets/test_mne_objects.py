@@ -87,6 +87,9 @@ def test_other_samples_are_prepared_anew(tmp_path: Path) -> None:
         ({"a": raw_of(1), "b": raw_of(2)}, table().rename(columns={"start_s": "start"}), "start_s"),
         ({"a": raw_of(1), "b": raw_of(2, names=["one", "two", "three"])}, table(), "10-05"),
         ({"a": raw_of(1)}, table().rename(columns={"subject": "subjekt"}), "subject"),
+        ({}, None, "found nothing, expected a Raw or Epochs"),
+        ({"a": "a.edf"}, table(), r"subject 'a': found str, expected mne\.io\.Raw or mne\.Epochs"),
+        ({"a": raw_of(1), "b": raw_of(2)}, table(valence=[2.0, 77.0, 1.0, 9.0]), "trial 2 has valence 77, expected"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(recorded: Any, trials: Any, says: str) -> None:

@@ -130,6 +130,14 @@ def test_a_store_of_a_version_that_knew_less_is_refused_by_its_reason(study: Pat
         prepare_study(DeapStudy(study), out, SETTINGS)
 
 
+def test_a_store_that_nothing_came_into_takes_other_parameters(study: Path, tmp_path: Path) -> None:
+    refused = load_config(overrides=["preparation.eeg.ica_labels=iclabel"]).preparation
+    assert set(prepare_study(DeapStudy(study), tmp_path / "store", refused).failed) == {"s01", "s02"}
+    assert prepare_study(DeapStudy(study), tmp_path / "store", SETTINGS).done == 2
+    with pytest.raises(UserError, match="was made with"):
+        prepare_study(DeapStudy(study), tmp_path / "store", refused)
+
+
 def test_a_folder_that_is_no_store_is_left_alone(study: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("dear diary")
     with pytest.raises(UserError, match="files that are no store"):

@@ -52,7 +52,7 @@ def ablate(
     kind: Annotated[str, typer.Argument(help="balancing, fusion, components, selection, modalities or eeg-band.")],
     store: Annotated[Path | None, typer.Argument(help="A store.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write, or to go on in.", show_default=False)] = None,
-    cells: Annotated[str | None, typer.Option(metavar="A,B", help="Only these cells; names below.")] = None,
+    cells: Annotated[str | None, typer.Option(metavar="A,B", help="Only these cells; names above.")] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2", help="Training seeds; default: the configuration's one.")
     ] = None,

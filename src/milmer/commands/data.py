@@ -172,7 +172,7 @@ def prepare(
             f"{out}: {len(store.trials)} trials in {done.done + done.kept} recordings ({done.kept} were there), "
             f"{size / 1e6:.0f} MB; next: milmer inspect {out}"
         )
-    for why in done.failed.values():
+    for why in dict.fromkeys(done.failed.values()):  # what concerns every recording alike is said once
         console.fail(why)
     if done.failed:
         raise typer.Exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,7 @@ class MneStudy:
         self._recordings = []
         ratings: set[str] = set()
         places = {(k, "") if isinstance(k, str) else k: v for k, v in recorded.items()}
+        _check_recorded(places)
         if trials is not None:
             _check_rows(trials, set(places))
         for (subject, session), one in places.items():
@@ -100,6 +102,8 @@ class MneStudy:
             self._recordings.append(made)
         given = dict(rating_ranges or {})
         self.rating_ranges: Mapping[str, tuple[float, float]] = {r: given.get(r, (1.0, 9.0)) for r in sorted(ratings)}
+        for made in self._recordings:
+            _check_ratings(made, self.rating_ranges)
 
     def recordings(self) -> Sequence[Recording]:
         """One recording a subject and session."""
@@ -110,6 +114,31 @@ def _is_epochs(recorded: Any) -> bool:
     import mne
 
     return isinstance(recorded, mne.BaseEpochs)
+
+
+def _check_recorded(places: Mapping[tuple[str, str], Any]) -> None:
+    import mne
+
+    if not places:
+        raise UserError("recorded: found nothing, expected a Raw or Epochs for each subject; give {subject: raw}")
+    for (subject, _), one in places.items():
+        if not isinstance(one, mne.io.BaseRaw | mne.BaseEpochs):
+            raise UserError(
+                f"subject '{subject}': found {type(one).__name__}, expected mne.io.Raw or mne.Epochs; open a file with "
+                "mne.io.read_raw or mne.read_epochs"
+            )
+
+
+def _check_ratings(recording: Recording, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ratings out of range, as in a table: the middle of the range may be what makes a rating high."""
+    for trial in recording.trials:
+        for name, value in trial.ratings.items():
+            low, high = ranges[name]
+            if not (math.isnan(value) or low <= value <= high):
+                raise UserError(
+                    f"{recording.key}: trial {trial.trial} has {name} {value:g}, expected {low:g} to {high:g}; mend "
+                    f"it, or give the scale with rating_ranges={{'{name}': (LOW, HIGH)}}"
+                )
 
 
 def _check_rows(trials: pd.DataFrame, places: set[tuple[str, str]]) -> None:

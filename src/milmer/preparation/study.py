@@ -139,7 +139,9 @@ def _unknown_then(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = 
 
 
 def _open_for_writing(out: Path, info: Mapping[str, Any]) -> None:
-    if (out / "study.json").exists():
+    # Where every recording was refused, such as for an option out of its range, the next try may be with another one.
+    nothing_yet = (out / "recordings").is_dir() and not any((out / "recordings").iterdir())
+    if (out / "study.json").exists() and not nothing_yet:
         try:
             old = read_info(out)
         except DamagedStore as error:
@@ -161,11 +163,11 @@ def _open_for_writing(out: Path, info: Mapping[str, Any]) -> None:
             if old["detector"] != info["detector"]:
                 differ.append(f"detector {old['detector']}, asked for {info['detector']}")
             raise UserError(f"{out}: was made with {'; '.join(differ)}; use the same values or give another --out")
-    elif out.is_file() or (out.exists() and any(out.iterdir())):
+    elif not nothing_yet and (out.is_file() or (out.exists() and any(out.iterdir()))):
         raise UserError(f"{out}: found files that are no store; give an empty or new folder as --out")
     try:
         (out / "recordings").mkdir(parents=True, exist_ok=True)
-        if not (out / "study.json").exists():
+        if nothing_yet or not (out / "study.json").exists():
             write_json(out / "study.json", info)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
