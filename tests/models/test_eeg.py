@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from milmer.errors import UserError
 from milmer.models.bag import Bag
 from milmer.models.eeg import BANDS, BandPowerTokens, ChannelTokens, log_band_powers, masked_layer_norm
 
@@ -121,7 +122,7 @@ def test_low_rates_lose_bands_and_too_low_ones_are_refused(places):
     tokens = BandPowerTokens(16, 50.0)
     assert tokens.bands == [(4, 8), (8, 13), (13, 25.0)]
     assert tokens(bag_of(1e-5 * torch.randn(2, 1, 3, 25), places)).values.isfinite().all()
-    with pytest.raises(ValueError, match="more than 8 Hz"):
+    with pytest.raises(UserError, match="more than 8 Hz"):
         BandPowerTokens(16, 8.0)
 
 
