@@ -243,3 +243,38 @@ def test_a_decomposition_is_not_shared_where_other_windows_were_left_out(tmp_pat
         parts = (np.flatnonzero(p) for p in (trial <= 4, trial == 5, trial == 6))
         fold_operators(bags, Guard(Split(0, *parts), bags.table), asked, 0, kept=tmp_path / "kept")
     assert len(list((tmp_path / "kept").glob("*.npz"))) == 2
+
+
+def masked(path: Path, key: str, channel: str) -> None:
+    file = path / "recordings" / key / "recording.json"
+    told = json.loads(file.read_text())
+    told["recording"] |= {"masked": [channel], "bad": [channel]}
+    file.write_text(json.dumps(told))
+
+
+def test_a_stranger_who_lacks_an_electrode_is_cleaned_by_people_who_have_more_and_none_who_have_less(
+    store_path: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(store_path, tmp_path / "store")
+    masked(tmp_path / "store", "s03", "C3")
+    _, _, found = fitted(tmp_path / "store")
+    matrix, at = found.matrices["s03"], NAMES.index("C3")
+    np.testing.assert_array_equal(matrix[at], np.eye(len(NAMES))[at])
+    np.testing.assert_array_equal(matrix[:, at], np.eye(len(NAMES))[at])
+    rest = np.where(np.arange(len(NAMES)) == at, 0.0, BLINK)  # (C,)
+    assert np.linalg.norm(matrix @ rest) < 0.3 * np.linalg.norm(rest)
+    shutil.rmtree(tmp_path / "store")
+    shutil.copytree(store_path, tmp_path / "store")
+    for key in ("s01", "s02"):
+        masked(tmp_path / "store", key, "C3")
+    _, _, found = fitted(tmp_path / "store")
+    assert set(found.matrices) == {"s01", "s02"} and "s03: nothing to fit an ICA on" in found.notes[-1]
+
+
+def test_one_loud_person_is_not_all_that_a_stranger_is_cleaned_by(store_path: Path, tmp_path: Path) -> None:
+    """s02 has no blinks, and a thousand times the size of s01, who has."""
+    shutil.copytree(store_path, tmp_path / "store")
+    file = tmp_path / "store" / "recordings" / "s02" / "eeg.npy"
+    np.save(file, np.random.default_rng(0).normal(0, 1e-2, np.load(file).shape).astype(np.float32))
+    _, _, found = fitted(tmp_path / "store")
+    assert np.linalg.norm(found.matrices["s03"] @ BLINK) < 0.3 * np.linalg.norm(BLINK)
