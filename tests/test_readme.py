@@ -107,7 +107,8 @@ def test_every_command_runs(tmp_path: Path, samples: Path, monkeypatch: pytest.M
     found = subprocess.run(call, cwd=tmp_path, input=json.dumps(todo), capture_output=True, text=True, check=False)
     assert found.returncode == 0, f"{found.stdout}\n{found.stderr}"
     assert (tmp_path / "answers/timeline.png").exists() and (tmp_path / "answers/predictions.csv").exists()
-    assert {p.name for p in (tmp_path / "tables/cells").iterdir()} == {"16-queries", "none", "transformer", "eeg-only", "eeg+face"}
+    cells = {"16-queries", "none", "transformer", "eeg-only", "eeg+face"}
+    assert {p.name for p in (tmp_path / "tables/cells").iterdir()} == cells
     assert all((tmp_path / f"tables/plot-{kind}.png").exists() for kind in CELLS)
     run_python("README.md", tmp_path, monkeypatch)
 
