@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from tests.conftest import make_store
 
-from milmer.config import load_config
+from milmer.config import Data, load_config
 from milmer.errors import UserError
 from milmer.evaluation.evaluate import evaluate, train
-from milmer.inference.predictor import fold_temperature, model_folders, predict_recording, whole_answer
+from milmer.inference.predictor import _check_usable, fold_temperature, model_folders, predict_recording, whole_answer
 from milmer.store import Store
 
 QUICK = {"training.epochs": 1, "training.threads": 1, "evaluation.resamples": 100}
@@ -221,3 +221,8 @@ def test_a_body_signal_comes_from_a_channel_of_the_recording(tmp_path: Path) -> 
     assert "own_raw.fif: found no gsr: predicted without it" in made.notes
     table = pd.read_csv(made.table)
     assert table["has_ecg"].all() and not table["has_gsr"].any() and table["has_eeg"].all()
+
+
+def test_a_model_of_the_body_alone_says_which_signal_it_lacks(tiny_store: Path) -> None:
+    with pytest.raises(UserError, match=r"found no gsr and no ppg; give a file with it$"):
+        _check_usable(Store(tiny_store), Data(modalities=("gsr", "ppg")), ["ICA: 21 instead of 63 components"])
