@@ -224,5 +224,5 @@ def test_a_body_signal_comes_from_a_channel_of_the_recording(tmp_path: Path) -> 
 
 
 def test_a_model_of_the_body_alone_says_which_signal_it_lacks(tiny_store: Path) -> None:
-    with pytest.raises(UserError, match=r"found no gsr and no ppg; give a file with it$"):
+    with pytest.raises(UserError, match=r"found no gsr and no ppg; give one with it$"):
         _check_usable(Store(tiny_store), Data(modalities=("gsr", "ppg")), ["ICA: 21 instead of 63 components"])

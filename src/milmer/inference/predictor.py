@@ -340,7 +340,7 @@ def _check_usable(store: Store, data: Data, notes: list[str]) -> None:
     """Say why there is nothing to predict from, where preparation found nothing that the model takes."""
     if not any(holds(store.trials, m)[0] for m in data.modalities):
         if not {"eeg", "face"} & set(data.modalities):  # what was odd about the EEG is not the reason
-            raise UserError(f"nothing to predict from: found no {' and no '.join(data.modalities)}; give a file with it")
+            raise UserError(f"nothing to predict from: found no {' and no '.join(data.modalities)}; give one with it")
         raise UserError(f"nothing to predict from: {'; '.join(notes) or 'no usable EEG and no face was found'}")
     seconds = float(store.trials["duration"].to_numpy()[0])
     if seconds < data.window / 2:
