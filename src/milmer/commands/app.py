@@ -19,6 +19,7 @@ VERBS = (
     "train",
     "report",
     "predict",
+    "export",
     "plan",
     "studies",
     "simulate",

@@ -1,4 +1,4 @@
-"""Verbs that read what was fitted: report, predict, config."""
+"""Verbs that read what was fitted: report, predict, export, config."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def predict(
         str,
         typer.Argument(
             help="A model folder, a run (its folds are averaged; models of single people are not, name one by --fold), "
-            "or a name on the Hugging Face hub: user/model."
+            "a name on the Hugging Face hub: user/model, or a file that export wrote."
         ),
     ],
     out: Out,
@@ -59,6 +59,13 @@ def predict(
     fold: Annotated[int | None, typer.Option(min=0, help="One fold of a run instead of all.")] = None,
     step: Step = None,
     show_faces: Annotated[bool, typer.Option("--show-faces", help="Do not blur faces in the picture.")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="torch, onnx or openvino: of a model's folder the export in it, model.onnx or model.xml. "
+            "An exported file needs none."
+        ),
+    ] = None,
 ) -> None:
     """Class probabilities per window over a recording, as CSV and as a picture."""
     from milmer.inference.predictor import predict_recording
@@ -73,12 +80,39 @@ def predict(
             fold=fold,
             step=step,
             show_faces=show_faces,
+            engine=engine,
             progress=progress,
         )
     for line in made.notes:
         console.warn(line)
     console.say(made.summary)
     console.say(f"{made.table} and {made.picture}")
+
+
+@app.command(rich_help_panel=NEW)
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, a run of one fold (or --fold), or a name on the Hugging Face hub.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, NAME.onnx or NAME.xml; others lie beside.")],
+    engine: Annotated[str, typer.Option("--format", help="onnx or openvino.")],
+    int8: Annotated[bool, typer.Option("--int8", help="The backbone in eight bits, by the crops of a store.")] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Store whose crops serve for --int8 and the check; default: the run's own."),
+    ] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="One fold of a run.")] = None,
+) -> None:
+    """A trained model as files for ONNX Runtime or OpenVINO, checked against PyTorch."""
+    from milmer.inference.export import export_model
+
+    with console.progress_bar("export") as progress:
+        made = export_model(model, out, engine, fold=fold, int8=int8, calibration=calibration, progress=progress)
+    for line in made.notes:
+        console.warn(line)
+    for line in made.checked.lines():
+        console.say(line)
+    console.say(" and ".join(str(f) for f in made.files))
 
 
 @app.command("config", rich_help_panel=HELP)

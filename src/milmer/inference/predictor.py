@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,8 @@ from milmer.config import Data, Preparation
 from milmer.datasets.base import Recording, Trial
 from milmer.errors import UserError
 from milmer.faces.crop import decode_jpeg
+from milmer.inference.exported import SUFFIXES, Exported, export_of, read_export
+from milmer.inference.folders import find, fold_temperature, model_folders, unfinished, whole_answer
 from milmer.preparation import prepare_study
 from milmer.progress import Progress, silent
 from milmer.sections import BODY
@@ -63,6 +62,7 @@ def predict_recording(
     fold: int | None = None,
     step: float | None = None,
     show_faces: bool = False,
+    engine: str | None = None,
     progress: Progress = silent,
 ) -> Predicted:
     """Predict class probabilities for every window of a recording.
@@ -71,7 +71,7 @@ def predict_recording(
     ----------
     model : Path or str
         A model's folder, a run, whose folds are averaged unless `fold` names one (it must where each fold is a model
-        of one person), or a hub name (``user/model``).
+        of one person), a hub name (``user/model``), or a file that `milmer.inference.export.export_model` wrote.
         The answer for the whole recording is at each fold's temperature, where the run has fitted one.
     out : Path
         Folder for ``predictions.csv`` and ``timeline.png``.
@@ -80,7 +80,11 @@ def predict_recording(
     video_start : float
         Second of the video at which the EEG starts; negative where the video began later is not supported.
     step : float, optional
-        Distance of the windows in seconds; without it, as in training.
+        Distance of the windows in seconds; without it, as in training. A frame of overlapping windows goes through the
+        backbone once.
+    engine : {"torch", "onnx", "openvino"}, optional
+        Who computes. Without it PyTorch, or for an exported file its own; of a model's folder the export that lies in
+        it is taken, as ``model.onnx`` or ``model.xml``.
 
     Returns
     -------
@@ -100,19 +104,19 @@ def predict_recording(
     for flag, path in (("--eeg", eeg), ("--video", video)):
         if path is not None and not path.exists():
             raise UserError(f"{flag} {path}: no such file")
-    folder = _find(model)
-    folders = model_folders(folder, fold)
+    folder, folders, exports = _meant(model, fold, engine)
     # What is wrong with the files is said before seconds go into loading networks.
+    from milmer.inference.engines import torch_engine
+    from milmer.inference.once import answer_rows
     from milmer.reports.timeline import write_timeline
     from milmer.training.data import Bags
-    from milmer.training.fit import predict_bags
 
-    record = _record(folders[0])
+    record = exports[0].about if exports else _record(folders[0])
     data = Data.model_validate(record["data"])
     if step is not None:
         data = data.model_copy(update={"step": step})
     data = data.model_copy(update={"operators": "stored"})  # components are those of the new recording itself
-    notes = _unfinished(folder, len(folders)) if fold is None else []
+    notes = unfinished(folder, len(folders)) if fold is None and folder.is_dir() else []
     notes += _check_inputs(data, eeg, video)
     study = _one_recording(eeg, video, video_start)
     _make_folder(out)  # before minutes go into a recording whose answers could not be written
@@ -136,9 +140,9 @@ def predict_recording(
         answers = []
         for done, folder in enumerate(folders):
             progress(done, len(folders), f"model {done + 1} of {len(folders)}")
-            answers.append(predict_bags(folder, bags, rows))
-        prob = np.mean([p for p, _ in answers], axis=0)  # (n, classes)
-        weights = np.mean([w for _, w in answers], axis=0)  # (n, W, N)
+            answers.append(answer_rows(exports[done].open() if exports else torch_engine(folder), bags, rows))
+        prob = np.mean([a.prob for a in answers], axis=0)  # (n, classes)
+        weights = np.mean([a.weights for a in answers], axis=0)  # (n, W, N)
         table = _table(bags, prob, weights, tuple(record["classes"]))
         table.to_csv(out / "predictions.csv", index=False, float_format="%.5f")
         write_timeline(
@@ -150,7 +154,8 @@ def predict_recording(
             show_faces=show_faces,
         )
     present = [m for m in data.modalities if holds(store.trials, m).any()]
-    mean = whole_answer([p for p, _ in answers], [fold_temperature(f, present) for f in folders])  # (classes,)
+    own = [e.temperature(present) for e in exports] or [fold_temperature(f, present) for f in folders]
+    mean = whole_answer([a.prob for a in answers], own)  # (classes,)
     top = record["classes"][int(mean.argmax())]
     summary = (
         f"{len(table)} windows; as a whole {top} {mean.max():.0%} (chance if nothing is known {1 / len(mean):.0%})"
@@ -160,115 +165,23 @@ def predict_recording(
     return Predicted(out / "predictions.csv", out / "timeline.png", summary, tuple(notes), table)
 
 
-def whole_answer(windows: Sequence[NDArray[np.float32]], temperatures: Sequence[float]) -> NDArray[np.float64]:
-    """Return the probabilities of a whole trial: each fold's mean over windows at its temperature, then the mean.
-
-    Parameters
-    ----------
-    windows : sequence of ndarray, shape (n, classes)
-        A fold's probabilities of each window.
-    temperatures : sequence of float
-        One a fold, fitted on answers for whole trials; a window's own probabilities are left as they are.
-
-    Returns
-    -------
-    ndarray, shape (classes,)
-    """
-    from milmer.evaluation.calibration import tempered
-
-    each = [tempered(p.mean(axis=0, keepdims=True), t) for p, t in zip(windows, temperatures, strict=True)]  # (1, k)
-    return np.asarray(np.concatenate(each).mean(axis=0))  # (classes,)
-
-
-def fold_temperature(folder: Path, present: Sequence[str] = ()) -> float:
-    """Return the temperature in a model's folder (calibration.json); 1 where it has none.
-
-    Of answers by the modalities `present` alone where the run has fitted one (``evaluation.subsets``).
-
-    Raises
-    ------
-    UserError
-        If the file holds none that can be used.
-    """
-    file = folder / "calibration.json"
-    if not file.exists():
-        return 1.0
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        found = float(told.get("subsets", {}).get("+".join(present), told["temperature"]))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); delete it to go without a temperature") from error
-    if not 0 < found < np.inf:
-        raise UserError(f"{file}: found the temperature {found:g}, expected more than 0; delete it to go without")
-    return found
-
-
-def model_folders(model: Path, fold: int | None = None) -> list[Path]:
-    """Return the folders with weights that `model` means: itself, or the folds of a run.
-
-    Raises
-    ------
-    UserError
-        If there are none, or not the one asked for; or none was asked for and the folds are of different people.
-    """
-    if (model / "model.safetensors").exists():
-        return [model]
-    folders = sorted((p.parent for p in model.glob("folds/*/model.safetensors")), key=lambda p: int(p.name))
-    if not folders and (model / "ablation.json").exists():
-        runs = sorted(p.parents[2] for p in model.glob("cells/*/*/folds/*/model.safetensors"))
-        such = f", such as {runs[0]}" if runs else ""
-        raise UserError(f"{model}: an ablation holds a run for each of its cells; give one of them{such}")
-    if not folders:
-        raise UserError(f"{model}: found no model.safetensors and no folds/, expected a model or a run with weights")
-    if fold is None:
-        _refuse_strangers(model, folders)
-        return folders
-    chosen = [f for f in folders if f.name == str(fold)]
-    if not chosen:
-        raise UserError(f"{model}: no fold {fold}; this run has folds {', '.join(f.name for f in folders)}")
-    return chosen
-
-
-def _refuse_strangers(run: Path, folders: Sequence[Path]) -> None:
-    """Refuse the mean of models that were each fitted on one person, and not all on the same."""
-    try:
-        if json.loads((run / "run.json").read_text(encoding="utf-8")).get("scope") != "subject":
-            return
-        table = pd.read_parquet(run / "splits.parquet").query("part == 'train'")
-    except (OSError, ValueError, AttributeError):  # a model's folder says nothing of a run
-        return
-    by = [c for c in ("study", "subject") if c in table]
-    people = {str(k): set(map(tuple, t[by].to_numpy(str).tolist())) for k, t in table.groupby("fold")}
-    if len({p for f in folders for p in people.get(f.name, ())}) < 2:
-        return
-    some = [f"{f.name} ({', '.join(sorted({p[-1] for p in people[f.name]}))})" for f in folders if f.name in people]
-    shown = ", ".join(some[:3]) + (", ..." if len(some) > 3 else "")
-    raise UserError(
-        f"{run}: its folds are models of different people (scope subject), so their mean would be nobody's; name one "
-        f"with --fold: {shown}"
-    )
-
-
-def _find(model: Path | str) -> Path:
-    """Where `model` is a folder, nothing is imported and nobody is asked."""
-    if Path(model).is_dir():
-        return Path(model)
-    from milmer.models.hub import find_model
-
-    return find_model(model)
-
-
-def _unfinished(run: Path, found: int) -> list[str]:
-    """Say where a run has fewer folds than it was to have."""
-    try:
-        if json.loads((run / "run.json").read_text(encoding="utf-8")).get("complete", True):
-            return []
-        log = run / "log.txt"
-        told = re.search(r"\bfold \d+ of (\d+)", log.read_text(encoding="utf-8")) if log.exists() else None
-    except (OSError, ValueError, AttributeError):  # a model's folder says nothing of a run
-        return []
-    folds = f"{found} of {told[1]} folds are there" if told else "not all of its folds may be there"
-    return [f"{run}: this run is not finished, {folds}; the command that made it goes on with --resume"]
+def _meant(model: Path | str, fold: int | None, engine: str | None) -> tuple[Path, list[Path], list[Exported]]:
+    """Return what `model` names, the folder of each network in it, and their exported files where these compute."""
+    if engine not in (None, "torch", *SUFFIXES):
+        raise UserError(f"--engine {engine}: expected torch, {' or '.join(SUFFIXES)}")
+    file = Path(model)
+    if file.suffix in SUFFIXES.values() and not file.is_dir():
+        found = read_export(file)
+        if engine not in (None, found.engine):
+            raise UserError(f"--engine {engine}: {file} is of {found.engine}; leave --engine out, or give its model")
+        if fold is not None:
+            raise UserError(f"--fold {fold}: {file} is one model; leave --fold out")
+        return file, [file], [found]
+    folder = find(model)
+    folders = model_folders(folder, fold)
+    if engine is None or engine == "torch":
+        return folder, folders, []
+    return folder, folders, [export_of(f, engine) for f in folders]
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class CrossAttentionBalance(Balance):
     def forward(self, kept: Kept) -> Tokens:
         """Draw Q tokens from the kept frames (B, K, T, D); (B, Q, D), masked where no frame was kept."""
         context = self.placed(kept.tokens + self.moments(kept)).flatten(1, 2)  # (B, K·T, D)
-        visual = self.queries.expand(len(context), -1, -1)  # (B, Q, D)
+        visual = self.queries.expand(context.shape[0], -1, -1)  # (B, Q, D)
         for layer in self.layers:
             visual = layer(visual, context, token_mask(kept))  # (B, Q, D)
         return Tokens(self.norm(visual), query_mask(kept, visual))  # (B, Q, D), (B, Q)

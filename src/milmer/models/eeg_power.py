@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -105,15 +106,28 @@ def log_band_powers(x: Tensor, mask: Tensor, sfreq: float, bands: list[tuple[flo
     taper = (0.5 - 0.5 * torch.cos(2 * torch.pi * place / number)) * mask  # (..., S)
     norm = taper.square().sum(-1, keepdim=True).clamp_min(1e-6) * sfreq  # (..., 1)
     volts = masked_centre(x, mask) * 1e6  # (..., S), µV
-    spectrum = torch.fft.rfft(volts * taper)  # (..., S/2 + 1)
-    density = (spectrum.real.square() + spectrum.imag.square()) * 2 / norm  # (..., S/2 + 1), µV²/Hz
-    lines = torch.fft.rfftfreq(x.shape[-1], 1 / sfreq, device=x.device)  # (S/2 + 1,)
+    density = _squared_spectrum(volts * taper) * 2 / norm  # (..., S/2 + 1), µV²/Hz
+    # Arrays, not tensors: which lines count is known before there are any samples, and an exported graph must know it.
+    step = np.float32(1 / (x.shape[-1] * (1 / sfreq)))  # Hz
+    lines = np.arange(x.shape[-1] // 2 + 1, dtype=np.float32) * step  # (S/2 + 1,)
     powers = []
     for low, high in bands:
-        inside = (lines >= low) & (lines < high)  # (S/2 + 1,)
-        if not inside.any():
-            inside = (lines - (low + high) / 2).abs() == (lines - (low + high) / 2).abs().min()  # (S/2 + 1,)
-        powers.append((density * inside).sum(-1) / inside.sum() * (high - low))  # (...)
+        far = np.abs(lines - np.float32((low + high) / 2))  # (S/2 + 1,)
+        within = (lines >= low) & (lines < high)  # (S/2 + 1,)
+        within = within if within.any() else far == far.min()  # (S/2 + 1,)
+        inside = torch.tensor(within.tolist(), device=x.device)  # (S/2 + 1,)
+        powers.append((density * inside).sum(-1) / int(within.sum()) * (high - low))  # (...)
     power = torch.stack(powers, dim=-1) + 1e-4  # (..., n_bands); the floor is 0.01 µV, for flat channels
     whole = power.sum(-1, keepdim=True)  # (..., 1)
     return torch.cat([(power / whole).log(), whole.log()], dim=-1)  # (..., n_bands + 1)
+
+
+def _squared_spectrum(x: Tensor) -> Tensor:
+    """Squared size of the Fourier transform of `x` (..., S); (..., S/2 + 1)."""
+    if torch.onnx.is_in_onnx_export():  # of complex numbers engines know too little: two products with real matrices
+        samples = np.arange(x.shape[-1])  # (S,)
+        turn = 2 * np.pi * (np.outer(samples, np.arange(len(samples) // 2 + 1)) % len(samples)) / len(samples)
+        waves = [torch.tensor(f(turn), dtype=x.dtype, device=x.device) for f in (np.cos, np.sin)]  # (S, S/2 + 1) each
+        return (x @ waves[0]).square() + (x @ waves[1]).square()  # (..., S/2 + 1)
+    spectrum = torch.fft.rfft(x)  # (..., S/2 + 1)
+    return spectrum.real.square() + spectrum.imag.square()  # (..., S/2 + 1)

@@ -97,7 +97,7 @@ class TransformerFuse(Fuse):
 
     def fuse(self, parts: Mapping[str, Tokens]) -> Tensor:
         """Encode the tokens (B, M, D) of each modality with the CLS; (B, D)."""
-        b = len(next(iter(parts.values())).mask)
+        b = next(iter(parts.values())).mask.shape[0]
         tokens = [self.cls.expand(b, 1, -1)]  # (B, 1, D)
         masks = [torch.ones((b, 1), dtype=torch.bool, device=self.cls.device)]  # (B, 1)
         for name, part in parts.items():
@@ -136,7 +136,7 @@ class Summary(nn.Module):
         columns = []
         for name, norm in self.norms.items():
             if name not in parts:
-                columns.append(some.new_zeros(len(some), some.shape[-1] + 1))  # (B, D + 1)
+                columns.append(some.new_zeros(some.shape[0], some.shape[-1] + 1))  # (B, D + 1)
                 continue
             there = parts[name].mask.any(1, keepdim=True).to(some.dtype)  # (B, 1)
             columns += [norm(parts[name].mean()) * there, there]  # (B, D), (B, 1)
