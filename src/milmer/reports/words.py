@@ -242,7 +242,16 @@ def banners(run: Run) -> list[tuple[str, str]]:
         found.append(("warning", "This run has not finished; its figures are of what is there."))
     budget = ", ".join(sorted({str(b) for b in run.predictions.get("budget", []) if str(b) != "none"}))
     if budget:
-        found.append(("note", f"Seen of the test subjects beforehand: {budget}."))
+        found.append(("note", f"Before the test, of the test subjects was seen: {_seen(budget)}."))
     if run.store_fault:
         found.append(("note", run.store_fault))
     return found
+
+
+def _seen(budget: str) -> str:
+    """Say what a budget lets be seen."""
+    kind, _, amount = budget.partition(":")
+    if kind == "unlabelled":
+        what = f"the first {amount} s of their recordings" if amount else "all of their recordings"
+        return f"{what}, without labels (budget {budget})"
+    return f"{amount} of their trials with labels (budget {budget})" if kind == "labelled" else budget
