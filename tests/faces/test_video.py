@@ -310,3 +310,50 @@ def test_frames_that_a_camera_dropped_leave_a_gap_in_an_avi(codec, read_number, 
         out.mux(stream.encode(None))
     middles = [(i + 0.5) / RATE for i in range(100)]
     assert [n for _, n in numbers(path, middles, read_number)] == [min(i, 49) if i < 60 else i for i in range(100)]
+
+
+# --- frames that nobody needs are not decoded ----------------------------------------------------------------------
+
+UNEVEN = np.cumsum([0.04 + 0.3 * (i % 37 == 0) for i in range(COUNT)]).tolist()
+SPARSE = {**{name: (STEADY, about) for name, about in FILES.items()}, "uneven.mp4": (UNEVEN, {"bframes": 3})}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("every", [0.3, 0.1, 0.04])
+def test_the_frames_wanted_are_the_same_to_the_bit_where_others_are_left_out(name, every, write_video):
+    stamps, about = SPARSE[name]
+    path = write_video(name, stamps, **about)
+    wanted = np.arange(0.01, stamps[-1] + 1, every).tolist()
+    with FrameReader(path) as reader, FrameReader(path) as all_of_them:
+        all_of_them._may_skip = False
+        got = list(reader.shown_at(wanted))
+        expected = list(all_of_them.shown_at(wanted))
+        assert [(k, t, s.start) for k, t, s in got] == [(k, t, s.start) for k, t, s in expected]
+        for (_, _, one), (_, _, other) in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one.image, other.image)
+        assert reader.notes == all_of_them.notes == []
+        assert reader.end == pytest.approx(all_of_them.end, abs=1e-6)
+
+
+def test_frames_are_left_out_only_where_none_of_them_can_be_missed(write_video):
+    def decoded(path, times):
+        with FrameReader(path) as reader:
+            count, decode = 0, reader._decode
+
+            def counted():
+                nonlocal count
+                for shown in decode():
+                    count += 1
+                    yield shown
+
+            reader._decode = counted
+            reader.close()
+            reader._start()
+            list(reader.shown_at(times))
+            return count
+
+    wanted = np.arange(0.15, 16, 0.6).tolist()
+    b = write_video("open.mp4", STEADY, **FILES["open.mp4"])
+    assert decoded(b, wanted) < 0.6 * COUNT
+    assert decoded(b, iter(wanted)) > 0.95 * COUNT  # times that are not known beforehand
+    assert decoded(write_video("open.avi", STEADY, **FILES["open.avi"]), wanted) > 0.95 * COUNT

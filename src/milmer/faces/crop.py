@@ -87,7 +87,8 @@ def decode_jpeg(jpeg: bytes, px: int | None = None) -> NDArray[np.uint8]:
         with Image.open(BytesIO(jpeg), formats=("JPEG",)) as opened:
             if px is not None:
                 opened.draft("RGB", (px, px))
-            image = opened.convert("RGB")
+            opened.load()
+            image: Image.Image = opened if opened.mode == "RGB" else opened.convert("RGB")  # a copy costs a seventh
     except (OSError, SyntaxError) as error:  # Pillow reports damaged data by either
         raise UserError(
             f"face crop: {len(jpeg)} bytes that are no whole JPEG, expected one; prepare this store again"

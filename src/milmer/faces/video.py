@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from milmer.errors import UserError
 SPACING_GUESS = 2.0  # seconds between keyframes, until the video has shown its own
 FAILED_READS = 8  # the container may fail to give a packet this many times in a row before the file counts as ended
 LOSS_REACH = 1.0  # seconds: decoders give frames out up to this long after they met the damage
+SKIPPED = ("h264",)  # codecs of which frames that no other frame needs can be left out; the others stay the same
+STANDS = 2.0  # frames' lengths that a frame is taken to stand on the screen at most; found out where it is longer
 DECODE_ORDER = ("avi",)  # containers that store no presentation times: frames are shown in the order packets come
 
 
@@ -84,6 +87,8 @@ class FrameReader:
         self._key = 0.0  # time of the last keyframe
         self._spacing = 0.0  # longest distance seen from keyframe to keyframe
         self._without_key = 0.0  # longest stretch known to hold no other keyframe
+        self._wanted: Sequence[float] | None = None  # times asked for, where they are known beforehand
+        self._may_skip = threads == 1  # a decoder with several threads is told too late
         self._start()
         try:
             if self._previous is None:
@@ -143,6 +148,7 @@ class FrameReader:
             If the times do not ascend.
         """
         last = -np.inf
+        self._wanted = times if isinstance(times, Sequence) else None
         for place, time in enumerate(times):
             if time < last:
                 raise ValueError(f"times must ascend, found {time} after {last}")
@@ -185,6 +191,8 @@ class FrameReader:
         previous: float | None = None
         for packet in self._packets():
             try:
+                if self._may_skip:
+                    self._stream.codec_context.skip_frame = "NONREF" if self._skips(packet) else "DEFAULT"
                 frames = packet.decode()
             except av.FFmpegError:
                 self._note_loss()
@@ -198,6 +206,7 @@ class FrameReader:
                 else:
                     seconds, self._can_seek = 0.0, False  # a stream without times: frames are counted
                 if previous is not None and seconds <= previous:
+                    self._skipped += [seconds - (self._base or 0.0)] if self._may_skip else []
                     continue  # a stamp that goes back names no moment
                 if self._base is None:
                     self._base = self._zero(seconds)
@@ -216,6 +225,18 @@ class FrameReader:
                 self._now = start + length
                 self.end = max(self.end, self._now)
                 yield Shown(frame, start, length)
+
+    def _skips(self, packet: Any) -> bool:
+        """Say whether a packet's frame is on the screen at none of the times asked for."""
+        if not self._wanted or packet.pts is None or self._base is None:
+            return False
+        start = packet.pts * self._tick - self._base
+        at = bisect_left(self._wanted, start - 1 / self._rate)
+        if at < len(self._wanted) and self._wanted[at] <= start + STANDS / self._rate:
+            return False
+        self._skipped.append(start)
+        self.end = max(self.end, start + ((packet.duration or 0) * self._tick or 1 / self._rate))
+        return True
 
     def _zero(self, first: float) -> float:
         """Return the time of the video's first frame, which is not the first one decoded where the start is lost."""
@@ -238,6 +259,8 @@ class FrameReader:
         self._tick = float(self._stream.time_base)
         rate = self._stream.average_rate or self._stream.guessed_rate
         self._rate = float(rate) if rate else 25.0
+        self._may_skip = self._may_skip and context.name in SKIPPED and not self._by_packet
+        self._skipped: list[float] = []  # when frames start that may have been left out, as far as they matter yet
         self._frames = self._decode()
         self._previous = next(self._frames, None)
         self._following = next(self._frames, None)
@@ -258,6 +281,13 @@ class FrameReader:
             self._previous, self._following = self._following, next(self._frames, None)
             self._at_first = False
         shown = self._previous
+        if self._may_skip and shown is not None:
+            self._skipped = [s for s in self._skipped if s > shown.start + slack]
+            if any(s <= time + slack for s in self._skipped):  # a frame stood longer than thought: all from here on
+                self._may_skip = False
+                self.close()
+                self._start()
+                return self._advance(time)
         if shown is None or (self._following is None and time + slack >= shown.start + shown.length):
             return None
         return shown
