@@ -240,11 +240,17 @@ class Training(Section):
     )
     checkpointing: bool = Field(False, description="run backbone blocks again in the backward pass, for less memory")
     fused: bool = Field(True, description="AdamW in one kernel; equal to the plain one but for rounding")
-    cache: Literal["auto", "none"] = Field(
-        "auto", description="what is frozen of the backbone is run once a frame and kept on disk beside the store"
+    cache: Literal["auto", "require", "none"] = Field(
+        "auto",
+        description="auto: what is frozen of the backbone is run once a frame and kept on disk beside the store, where "
+        "that can be; require: stop where it cannot",
     )
     cache_views: int = Field(
-        1, ge=1, description="fixed views a frame in the cache; more than 1: mirrored, lit and shifted ones to train on"
+        1,
+        ge=1,
+        le=64,
+        description="with some stages trained, augmentation is 1: anew in every epoch, which leaves nothing to cache; "
+        "more: that many fixed views of a frame, the plain one and mirrored, lit and shifted ones, which are cached",
     )
     compile: bool = Field(False, description="torch.compile the backbone; pays over long fits only")
     channels_last: bool = Field(False, description="memory format of the frames; some processors are faster with it")

@@ -168,7 +168,7 @@ def test_a_wrong_name_leaves_no_run_behind(
     from milmer.training.data import Bags
 
     read: list[object] = []
-    monkeypatch.setattr(Bags, "_keep_frames", lambda self, progress: read.append(self))
+    monkeypatch.setattr(Bags, "_window_faces", lambda self: read.append(self))
     both = NETWORK | {"data.modalities": ["eeg", "face"]}
     with pytest.raises(UserError):
         evaluate(Store(tiny_store), load_config("demo", overrides=both | wrong), tmp_path / "run")

@@ -155,6 +155,7 @@ class _Run:
         log = Log(out / "log.txt")
         log(f"{kind} {'resumed' if self.resume else 'started'}: {self.store.name}, store {self.store.fingerprint}")
         folds = self._folds(bags, splits, seeds, budget)
+        self._keep_frozen(folds, bags, log, progress)
         outcomes = []
         for done, outcome in enumerate(executor.run(folds, fit_fold, progress), 1):
             outcomes.append(outcome)
@@ -166,6 +167,16 @@ class _Run:
         self._refuse_failed(folds, outcomes)
         progress(len(folds), len(folds), "figures")
         return self._gather(folds, bags, log)
+
+    def _keep_frozen(self, folds: Sequence[Fold], bags: Bags, log: Log, progress: Progress) -> None:
+        """Run the frozen part of the backbone once for all fits, before several processes would."""
+        from milmer.training.prefix import with_cache
+
+        to_do = [f for f in folds if not (f.resume and f.finished)]
+        if self.config.training.epochs == 1 and len(to_do) < 2:
+            return
+        for config in {f.config.training.seed: f.config for f in to_do}.values():
+            with_cache(config, bags, build=True, verify=True, say=log, progress=progress)
 
     def _folds(self, bags: Bags, splits: Sequence[Split], seeds: Sequence[int], budget: Budget) -> list[Fold]:
         """Every fit, the first seed's first; permutations are of the first seed."""

@@ -107,6 +107,7 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
 
     from milmer.training.fit import fit, predict_bags
     from milmer.training.operators import with_fold_operators
+    from milmer.training.prefix import with_cache
     from milmer.training.probes import probe_fold
 
     config, split = fold.config, fold.split
@@ -121,6 +122,8 @@ def fit_fold(fold: Fold, progress: Progress) -> None:
     bags, notes = with_fold_operators(
         config, bags, guard, fold.folder, resume=fold.resume, progress=progress, text=fold.text
     )
+    # Most often it is there, or was refused, before folds are dealt; where a fit has one epoch it would not pay.
+    bags = with_cache(config, bags, build=config.training.epochs > 1, progress=progress)
     fit(config, bags, guard, fold.folder, resume=fold.resume, progress=progress, text=fold.text)
     parts = [("train", split.train), ("validation", split.validation), ("test", split.test)]
     if fold.permutation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -16,13 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from milmer.config import Data
 from milmer.errors import UserError
-from milmer.faces.crop import decode_jpeg
 from milmer.labels import Labels, make_labels, median_labels, permute_ratings, permute_trials
 from milmer.models.bag import Bag
-from milmer.progress import Progress, silent
 from milmer.sections import Modality
 from milmer.store import IDENTITY, Store
+from milmer.training.augment import drawn_view, fixed_view
 from milmer.training.body_reading import BodyReader
+from milmer.training.cache import FrameCache
+from milmer.training.frames import FrameMemory
 from milmer.training.reading import EEGReader, Operators, Stretch
 from milmer.training.rejection import kept_windows
 from milmer.windows import build_windows, choose_frames, holds
@@ -30,7 +30,6 @@ from milmer.windows import build_windows, choose_frames, holds
 if TYPE_CHECKING:
     from milmer.evaluation.guard import Guard
 
-FRAME_MEMORY = 1_000_000_000  # bytes of decoded frames that are kept; beyond it they are decoded when wanted
 Batches = DataLoader[tuple[Bag, torch.Tensor, torch.Tensor]]  # of bag, class (B,), (epoch, index) (B, 2)
 Item = tuple[int, int]  # (epoch, bag): the epoch travels with the index, so that augmentation is a function of both
 
@@ -71,11 +70,11 @@ class Bags(Dataset[Bag]):
         Classes of the rows of `table`.
     face_rows : ndarray of int64, shape (n_bags, W, N)
         Rows of the recording's face track; -1 where there is none.
+    cache : FrameCache or None
+        Where it is there, batches hold `Bag.prefix` in place of pixels (see `milmer.training.prefix`).
     """
 
-    def __init__(
-        self, store: Store, config: Data, *, classes: tuple[str, ...] | None = None, progress: Progress = silent
-    ) -> None:
+    def __init__(self, store: Store, config: Data, *, classes: tuple[str, ...] | None = None) -> None:
         self.store, self.config = store, config
         self._check: Callable[[Any], None] | None = None
         self.windows = build_windows(store.trials, config.window, config.step, config.modalities)
@@ -99,9 +98,11 @@ class Bags(Dataset[Bag]):
             for k, (_, _, there) in layouts.items()
         }  # (C,) each
         self.face_rows = np.where((self.members >= 0)[..., None], self.window_faces[self.members], -1)  # (n_bags, W, N)
-        self._kept: dict[tuple[str, int], int] = {}
-        self._frames: NDArray[np.uint8] | None = None
-        self._keep_frames(progress)
+        keys = self.table["store_key"].to_numpy()
+        held = ((str(k), int(f)) for k, row in zip(keys, self.face_rows, strict=True) for f in row[row >= 0])
+        self.frames = FrameMemory(store, config.px, held)
+        self.cache: FrameCache | None = None
+        self._views: tuple[int, int] | None = None
 
     def permuted(self, seed: int | None, *, alike: bool = False) -> Bags:
         """Return the same bags with ratings shuffled between the trials of each subject, and labels made of these.
@@ -140,6 +141,18 @@ class Bags(Dataset[Bag]):
         """Return the same bags, whose components are taken out by a fold's own operators."""
         other = copy.copy(self)
         other.reader = self.reader.with_operators(operators)
+        return other
+
+    def with_cache(self, cache: FrameCache | None) -> Bags:
+        """Return the same bags, whose batches hold what a frozen prefix gave for each frame; None: pixels."""
+        other = copy.copy(self)
+        other.cache = cache
+        return other
+
+    def with_views(self, seed: int, views: int) -> Bags:
+        """Return the same bags, of which every epoch sees one of a few fixed views, drawn for each bag."""
+        other = copy.copy(self)
+        other._views = (seed, views) if views > 1 else None
         return other
 
     def stretches(self, row: int) -> list[Stretch]:
@@ -203,27 +216,6 @@ class Bags(Dataset[Bag]):
             chosen[i] = np.where(ok, first + picked, -1)  # (N,)
         return chosen
 
-    def _keep_frames(self, progress: Progress) -> None:
-        """Decode every frame once where all of them fit in memory."""
-        keys = self.table["store_key"].to_numpy()
-        wanted = sorted({(str(k), int(f)) for k, row in zip(keys, self.face_rows, strict=True) for f in row[row >= 0]})
-        side = self.config.px
-        if not wanted or len(wanted) * side * side * 3 > FRAME_MEMORY:
-            return
-        frames = np.empty((len(wanted), side, side, 3), dtype=np.uint8)  # (F, P, P, 3)
-
-        def decode(i: int) -> None:
-            frames[i] = decode_jpeg(self.store.crop(*wanted[i]), side)  # (P, P, 3)
-
-        for key, _ in wanted:
-            self.store.faces(key)
-        with ThreadPoolExecutor(2) as pool:
-            for done, _ in enumerate(pool.map(decode, range(len(wanted)))):
-                if done % 500 == 0:
-                    progress(done, len(wanted), "reading frames")
-        self._frames = frames
-        self._kept = {w: i for i, w in enumerate(wanted)}
-
     def __len__(self) -> int:
         return len(self.table)
 
@@ -235,6 +227,10 @@ class Bags(Dataset[Bag]):
         if self._check is not None:
             self._check([bag for _, bag in items])
         b, w, n, c, s, p = len(items), *self.members.shape[1:], *self._sizes()
+        cache = self.cache if n else None
+        p = p if cache is None else 0
+        prefix = np.zeros((b, w, n, *cache.shape), dtype=np.float16) if cache else None  # (B, W, N, T', F')
+        views = [0 if self._views is None else drawn_view(self._views[0], *i, self._views[1]) for i in items]
         frames = np.zeros((b, w, n, p, p, 3), dtype=np.uint8)  # (B, W, N, P, P, 3)
         eeg = np.zeros((b, w, c, s), dtype=np.float32)  # (B, W, C, S)
         eeg_mask = np.zeros((b, w, c), dtype=bool)  # (B, W, C)
@@ -249,15 +245,21 @@ class Bags(Dataset[Bag]):
                     continue
                 if "eeg" in self.config.modalities:
                     self._read_eeg(int(window), key, eeg[i, j], eeg_mask[i, j], sample_mask[i, j])
-                for k in np.flatnonzero(faces[i, j] >= 0):
+                there = np.flatnonzero(faces[i, j] >= 0)  # (n,)
+                if cache is not None and prefix is not None:
+                    prefix[i, j, there] = cache.read(key, faces[i, j, there], views[i])  # (n, T', F')
+                for k in there if cache is None else ():
                     frames[i, j, k] = self.frame(key, int(faces[i, j, k]))  # (P, P, 3)
         windows = self.members[[bag for _, bag in items]]  # (B, W)
         trials = np.where(windows >= 0, self._trial_rows[windows], -1)  # (B, W)
         body, body_mask = self.body.read(trials, self._spans[windows])  # (B, W, P, S_b) each
         frame_mask = torch.from_numpy(faces >= 0)  # (B, W, N)
         channel_mask = torch.from_numpy(eeg_mask)  # (B, W, C)
+        pictures = torch.from_numpy(frames).permute(0, 1, 2, 5, 3, 4)  # (B, W, N, 3, P, P)
+        if cache is None and any(views):
+            pictures = self._viewed(pictures, items, views)  # (B, W, N, 3, P, P)
         return Bag(
-            frames=torch.from_numpy(frames).permute(0, 1, 2, 5, 3, 4),  # (B, W, N, 3, P, P)
+            frames=pictures,
             frame_mask=frame_mask,  # (B, W, N)
             eeg=torch.from_numpy(eeg),  # (B, W, C, S)
             eeg_mask=channel_mask,  # (B, W, C)
@@ -267,7 +269,17 @@ class Bags(Dataset[Bag]):
             modality_mask=torch.stack([channel_mask.flatten(1).any(1), frame_mask.flatten(1).any(1)], 1),  # (B, 2)
             body=body,
             body_mask=body_mask,
+            prefix=None if prefix is None else torch.from_numpy(prefix),  # (B, W, N, T', F')
         )
+
+    def _viewed(self, frames: torch.Tensor, items: Sequence[Item], views: Sequence[int]) -> torch.Tensor:
+        """Change the frames (B, W, N, 3, P, P) of each bag as its view says; in [0, 1]."""
+        seen = []
+        for one, (_, bag), view in zip(frames.float() / 255, items, views, strict=True):
+            _, key = self.store.part(str(self.table["store_key"].iat[bag]))
+            start = int(self.store.trials["face_start"].to_numpy()[self.table["trial_row"].to_numpy()[bag]])
+            seen.append(fixed_view(one, key, start, view))  # (W, N, 3, P, P)
+        return torch.stack(seen)  # (B, W, N, 3, P, P)
 
     def _sizes(self) -> tuple[int, int, int, int]:
         if "face" not in self.config.modalities:
@@ -291,10 +303,7 @@ class Bags(Dataset[Bag]):
 
         Where frames are kept in memory, only those that some bag holds can be had.
         """
-        if self._frames is not None:
-            kept: NDArray[np.uint8] = self._frames[self._kept[key, row]]  # (P, P, 3)
-            return kept
-        return decode_jpeg(self.store.crop(key, row), self.config.px)  # (P, P, 3)
+        return self.frames(key, row)  # (P, P, 3)
 
     def check(self, indexes: NDArray[np.int64]) -> None:
         """Raise `UserError` where the rows in `indexes` hold none of the modalities asked for."""
@@ -365,6 +374,8 @@ def make_loader(
     bags: Bags, indexes: NDArray[np.int64], batch: int, *, seed: int = 0, shuffle: bool = False, workers: int = 0
 ) -> Batches:
     """Return a loader of (bag, class, (epoch, index)) batches over the rows in `indexes`."""
+    if workers and bags.cache is None:
+        bags.frames.fill()  # here, once: processes share what was there before them
     return DataLoader(
         _Batches(bags),
         batch_size=batch,

@@ -29,10 +29,12 @@ from milmer.models.milmer import ALL, Milmer
 from milmer.models.weights import AnyModel, load_model, save_model
 from milmer.progress import Progress, silent
 from milmer.store import Store, content_hash, write_json
+from milmer.training.augment import views_of
 from milmer.training.bandpower import fit_bandpower
 from milmer.training.data import Bags, Batches, check_modalities, make_loader
 from milmer.training.members import class_weights, combine, member_config, member_guard, only, present
 from milmer.training.module import MilmerModule
+from milmer.training.prefix import suited
 from milmer.training.reading import EEGReader
 from milmer.training.record import model_record
 from milmer.training.switches import check_switches, products, turn_off
@@ -220,6 +222,7 @@ def _fit_network(
     scaled, learned, judged = (guard.view(k, bags) for k in ("normaliser", "weights", "early stopping"))
     name = " and ".join(config.data.modalities)
     model = guard.fit("normaliser", lambda rows: build_model(config, scaled, rows), train, what=f"scales of {name}")
+    learned, judged = suited(learned, model), suited(judged, model)
     y = learned.labels.y[train]  # (n,)
     steps = settings.epochs * int(np.ceil(len(train) / settings.batch))
     weights = class_weights(y, len(bags.labels.classes)) if settings.class_weights else None
@@ -270,6 +273,7 @@ def _fit_network(
 def train_loader(config: Config, bags: Bags, rows: NDArray[np.int64]) -> Batches:
     """Return the loader that weights are learned from."""
     settings = config.training
+    bags = bags.with_views(settings.seed, views_of(settings, config.model))
     return make_loader(bags, rows, settings.batch, seed=settings.seed, shuffle=True, workers=settings.workers)
 
 
@@ -350,7 +354,7 @@ def predict_bags(
     model.to(place).eval()
     prob, weights = [], []
     with torch.inference_mode():
-        for bag, _, _ in make_loader(bags, rows, batch):
+        for bag, _, _ in make_loader(suited(bags, model), rows, batch):
             answer = model(bag.to(place))
             prob.append(answer.logits.float().softmax(-1).cpu())  # (B, classes)
             weights.append(answer.frame_weights.float().cpu())  # (B, W, N)

@@ -26,6 +26,7 @@ from milmer.progress import Progress, silent
 from milmer.sections import Modality
 from milmer.training.body_reading import BodyReader
 from milmer.training.data import Bags, make_loader
+from milmer.training.prefix import suited
 
 CLASSIFIER_LR, CLASSIFIER_BATCH = 1e-2, 64  # of one linear layer on variates of unit variance
 
@@ -286,7 +287,7 @@ def _features(model: DeepCCA, bags: Bags, rows: NDArray[np.int64], batch: int) -
     place = model.mix.device
     found, there = [], []
     with torch.no_grad():
-        for bag, _, _ in make_loader(bags, rows, batch):
+        for bag, _, _ in make_loader(suited(bags, model), rows, batch):
             features, here, _ = model.describe(bag.to(place))  # (B, 2, D), (B, 2)
             found.append(features.cpu())  # (B, 2, D)
             there.append(here.cpu())  # (B, 2)

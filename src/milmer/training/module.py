@@ -15,7 +15,7 @@ from milmer.evaluation.metrics import classification
 from milmer.evaluation.probes import learns_weights
 from milmer.models.bag import Bag, Prediction
 from milmer.models.milmer import Milmer
-from milmer.training.augment import augment
+from milmer.training.augment import augment, changes_pixels
 from milmer.training.switches import agreement, fused, turn_on
 from milmer.training.watch import AttentionWatch, valid_frames
 
@@ -64,7 +64,7 @@ class MilmerModule(lightning.LightningModule):
                 items,
                 self.settings.seed,
                 self.settings.channel_dropout,
-                pixels=self.model.config.trainable_stages != 0,
+                pixels=changes_pixels(self.settings, self.model.config),
             )
         loss = fit_loss(self.model(bag), y, self.model.config.auxiliary, self.class_weights)  # ()
         self._losses.append(float(loss.detach()))

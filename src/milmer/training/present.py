@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from milmer.evaluation.subsets import Shown
 from milmer.models.weights import load_model
 from milmer.training.data import Bags, make_loader
+from milmer.training.prefix import suited
 
 
 def predict_subsets(
@@ -47,7 +48,7 @@ def predict_subsets(
     said: list[list[torch.Tensor]] = [[] for _ in subsets]
     held: list[list[torch.Tensor]] = [[] for _ in subsets]
     with torch.inference_mode():
-        for bag, _, _ in make_loader(bags, rows, batch):
+        for bag, _, _ in make_loader(suited(bags, model), rows, batch):
             here = bag.to(place)
             for present, answers, there in zip(subsets, said, held, strict=True):
                 shown = here.only(present)

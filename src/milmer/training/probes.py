@@ -26,6 +26,7 @@ from milmer.models.bag import EEG, FACE, Bag
 from milmer.models.weights import load_model
 from milmer.store import IDENTITY
 from milmer.training.data import Bags, make_loader
+from milmer.training.prefix import suited
 from milmer.training.watch import valid_frames
 
 RANDOM_DRAWS = 5
@@ -115,6 +116,7 @@ def run_probes(
         kind of frames was).
     """
     rows = np.asarray(rows, dtype=np.int64)
+    bags = suited(bags, model)
     n = len(rows)
     givers = rows if spare is None else np.concatenate([rows, np.setdiff1d(spare, rows)])  # (g,) rows come first
     deleting = bool({TOP, RANDOM} & set(probes))
@@ -304,12 +306,17 @@ def _swaps(
 
 def _put_frames(bags: Bags, swaps: Sequence[Sequence[tuple[int, str, int]]]) -> Change:
     def change(bag: Bag, at: Ints) -> Bag:
+        kept = None if bag.prefix is None else bag.prefix.clone()  # (B, W, N, T', F')
         frames = bag.frames.clone()  # (B, W, N, 3, P, P)
         n = frames.shape[2]
         for b, i in enumerate(at):
             for place, key, row in swaps[i]:
-                frames[b, place // n, place % n] = torch.tensor(_frame(bags, key, row)).permute(2, 0, 1)  # (3, P, P)
-        return dataclasses.replace(bag, frames=frames)
+                if kept is not None and bags.cache is not None:
+                    tokens = bags.cache.read(key, np.array([row]))[0]  # (T', F')
+                    kept[b, place // n, place % n] = torch.from_numpy(tokens)
+                else:
+                    frames[b, place // n, place % n] = torch.tensor(_frame(bags, key, row)).permute(2, 0, 1)
+        return dataclasses.replace(bag, frames=frames, prefix=kept)
 
     return change
 
@@ -328,7 +335,8 @@ def _put_modality(bags: Bags, rows: Ints, donors: Ints, modality: str) -> Change
         there = bag.modality_mask.clone()  # (B, 2)
         there[:, column] = other.modality_mask[:, column]
         if modality == "face":
-            return dataclasses.replace(bag, frames=other.frames, frame_mask=other.frame_mask, modality_mask=there)
+            bag = dataclasses.replace(bag, frames=other.frames, prefix=other.prefix)
+            return dataclasses.replace(bag, frame_mask=other.frame_mask, modality_mask=there)
         return dataclasses.replace(
             bag,
             eeg=other.eeg,
