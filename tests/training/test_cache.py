@@ -37,7 +37,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def configured(**overrides: Any) -> Config:
-    quick = {"training.epochs": 2, "training.threads": 1, "training.batch": 6, "data.frames": 3}
+    quick: dict[str, Any] = {"training.epochs": 2, "training.threads": 1, "training.batch": 6, "data.frames": 3}
     quick |= {"model.trainable_stages": 0, "data.window": 3.0}
     return load_config("demo", overrides=quick | {k.replace("__", "."): v for k, v in overrides.items()})
 
@@ -141,8 +141,8 @@ def test_a_damaged_file_is_found_and_written_again(store: Store, backbone: Backb
     cache.ensure(store.keys, backbone.prefix)
     file = cache.file(key)
     sound = file.read_bytes()
-    for spoil in (lambda b: b[:-3], lambda b: b"x" + b[1:]):  # at a glance
-        file.write_bytes(spoil(sound))
+    for spoilt in (sound[:-3], b"x" + sound[1:]):  # seen at a glance
+        file.write_bytes(spoilt)
         assert cache.missing(store.keys) == [key]
     file.write_bytes(sound[:-9] + bytes([sound[-9] ^ 4]) + sound[-8:])
     assert cache.missing(store.keys) == [] and cache.missing(store.keys, verify=True) == [key]
@@ -168,14 +168,14 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_is_written(
     cache, bags, said = cache_of(store, backbone), Bags(store, configured().data), list[str]()
     need = cache.size(store.keys)
     for free, room in ((caching.MARGIN + need - 1, False), (caching.MARGIN + need, True)):
-        monkeypatch.setattr(caching.shutil, "disk_usage", lambda path, free=free: Usage(10**12, 0, free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: Usage(10**12, 0, free))
         if room:
             assert cache.ensure(store.keys, backbone.prefix) == need
         else:
             with pytest.raises(NoCache, match=r"it takes 0\.00 GB, and .*store has 1\.00 GB free"):
                 cache.ensure(store.keys, backbone.prefix)
             assert not list(store.path.glob("cache/*/*.npy*"))
-    monkeypatch.setattr(caching.shutil, "disk_usage", lambda path: Usage(10**12, 0, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 0))
     assert with_cache(configured(), bags, build=True, say=said.append).cache is None
     assert len(said) == 1 and "go on without, slower" in said[0]
     with pytest.raises(UserError, match=r"training\.cache is require: .*takes.*use training\.cache=auto"):
@@ -242,8 +242,10 @@ def test_views_are_trained_on_and_answers_are_of_the_plain_one(store: Store) -> 
         model = load_backbone("random:demo", px=64, width=64, trainable_stages=1).eval()
     assert model.prefix_key() == cached.cache.of  # the very weights that a fit would draw
     seen = []
-    for loader in (lambda b: train_loader(config, b, ROWS), lambda b: make_loader(b, ROWS, 6)):
-        for (one, _, items), (other, _, _) in zip(loader(cached), loader(pixels), strict=True):
+    loaders = [[train_loader(config, b, ROWS) for b in (cached, pixels)]]
+    loaders += [[make_loader(b, ROWS, 6) for b in (cached, pixels)]]
+    for pair in loaders:
+        for (one, _, items), (other, _, _) in zip(*pair, strict=True):
             assert one.prefix is not None and one.frames.shape[-2:] == (0, 0) and other.prefix is None
             with torch.no_grad():
                 exact = model(other.frames, other.frame_mask)
@@ -306,7 +308,7 @@ def test_probes_ask_the_same_of_tokens(store: Store, tmp_path: Path) -> None:
     fit(config, bags, guard, tmp_path / "fit")
     model, _ = load_model(tmp_path / "fit")
     tables = [run_probes(model, b, ROWS, (TOP, *SHUFFLES), keep=1) for b in (bags, bags.with_cache(None))]
-    columns = [c for c in tables[0] if c.startswith("prob_")]
+    columns = [c for c in tables[0] if str(c).startswith("prob_")]
     assert (tables[0]["probe"] == tables[1]["probe"]).all() and not tables[0]["unchanged"].all()
     np.testing.assert_allclose(tables[0][columns], tables[1][columns], atol=0.005)
 
