@@ -45,10 +45,12 @@ class Size:
     epochs: int
     jobs: tuple[int, ...]  # folds at a time
     some: int | None = None  # rows of memory
+    match: str = ""  # of training: rows that hold it
+    engines: bool = True  # exporting takes longer than all the rest of a quick run
 
 
 FULL = Size(Scale(), False, 7, 3, (1, 4), ("default", "paper"), 40, (128.0, 512.0), 30.0, 6, 12.0, 2, (1, 2))
-QUICK = Size(tiny_scale(), True, 2, 2, (1,), ("default",), 2, (128.0,), 3.0, 3, 6.0, 1, (1,), 1)
+QUICK = Size(tiny_scale(), True, 2, 2, (1,), ("default",), 2, (128.0,), 3.0, 3, 6.0, 1, (1,), 1, engines=False)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options.add_argument("--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)}")
     options.add_argument("--repeats", type=int, help="instead of the size's own")
     options.add_argument("--batches", help="of inference, such as 1,4")
-    options.add_argument("--presets", help="of training, such as default,paper")
+    options.add_argument("--presets", help="of inference and training, such as default,paper")
+    options.add_argument("--match", default="", help="of training: rows that hold this text")
+    options.add_argument("--no-engines", action="store_true", help="PyTorch only")
     options.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options.add_argument("--out", type=Path, default=Path("benchmarks-run"), help="without ending")
     options.add_argument("--merge", action="store_true", help="keep what OUT.json has of other sections")
@@ -76,6 +80,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         size = replace(size, batches=tuple(int(n) for n in given.batches.split(",")))
     if given.presets:
         size = replace(size, presets=tuple(given.presets.split(",")))
+    size = replace(size, match=given.match)
+    if given.no_engines:
+        size = replace(size, engines=False)
     found = measure(size, only, given.threads)
     data = given.out.with_suffix(".json")
     if given.merge and data.exists():
@@ -107,8 +114,9 @@ def measure(size: Size, only: list[str], threads: int) -> dict[str, Any]:
     section("judging", lambda: judging.measure(size.subjects, size.seconds, size.epochs, size.jobs))
     if {"inference", "training"} & set(only):
         published = Published(size.scale.published)
-        section("inference", lambda: inference.measure(size.scale, published, size.inference, size.batches))
-        section("training", lambda: training.measure(size.scale, published, size.training, 1, size.presets))
+        asked = (size.batches, size.presets, size.engines)
+        section("inference", lambda: inference.measure(size.scale, published, size.inference, *asked))
+        section("training", lambda: training.measure(size.scale, published, size.training, 1, size.presets, size.match))
         del published
     if "scaling" in only:
         print("benchmarks: scaling ...", flush=True)
@@ -160,10 +168,12 @@ def _prepared(size: Size) -> list[Row]:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return the new figures, and those of sections that were not measured anew."""
-    both = {**old, **new}
-    for part in ("rows", "spent_s"):
-        both[part] = {**old.get(part, {}), **new.get(part, {})}
+    """Return the new figures, and those of rows that were not measured anew."""
+    both = {**old, **new, "spent_s": {**old.get("spent_s", {}), **new.get("spent_s", {})}}
+    both["rows"] = dict(old.get("rows", {}))
+    for section, rows in new["rows"].items():
+        known = {(r["what"], r["switches"]): r for r in (*both["rows"].get(section, []), *rows)}
+        both["rows"][section] = list(known.values())
     return both
 
 

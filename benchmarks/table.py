@@ -31,6 +31,8 @@ class Row:
         What is to be reached, by the ratio if there is one, else by the value.
     note : str
         What a reader must know.
+    work : float or None
+        The ratio again, of seconds of processor instead of the clock: a neighbour on the same cores changes it less.
     """
 
     section: str
@@ -43,6 +45,7 @@ class Row:
     ratio: Ratio | None = None
     target: float | None = None
     note: str = ""
+    work: float | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -68,7 +71,8 @@ def timed_row(
     if times is None:
         return Row(section, what, switches, target=target, note=note or NOT_MEASURED)
     ratio = ratio_of(against.wall, times.wall) if against is not None else None
-    return Row(section, what, switches, times.middle, *times.spread(), ratio=ratio, target=target, note=note)
+    work = ratio_of(against.processor, times.processor).median if against is not None else None
+    return Row(section, what, switches, times.middle, *times.spread(), ratio=ratio, target=target, note=note, work=work)
 
 
 def number(x: float | None) -> str:
@@ -86,6 +90,9 @@ def ratio_words(ratio: Ratio | None) -> str:
 def to_markdown(rows: Sequence[Row]) -> str:
     """Return one table a section."""
     lines: list[str] = []
+    once = [r for r in rows if r.ratio and r.ratio.repeats == 1 and r.unit == "s/sample"]
+    if once:
+        lines += ["Only one repeat was made: there is no spread, and these figures are a first look.", ""]
     for section in dict.fromkeys(r.section for r in rows):
         lines += [f"### {section}", ""]
         lines += ["| what | switches | measured (least to greatest) | beside the published design | target | reached |"]
@@ -93,9 +100,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
         for r in (r for r in rows if r.section == section):
             spread = "" if r.low is None or r.low == r.high else f" ({number(r.low)} to {number(r.high)})"
             value = NOT_MEASURED if r.value is None else f"{number(r.value)}{spread} {r.unit}"
+            beside = ratio_words(r.ratio) + (f"; work {number(r.work)}x" if r.work else "")
             target = "" if r.target is None else f"{r.target:g}{'x' if r.unit == 's/sample' or r.ratio else ''}"
             reached = {None: "", True: "yes", False: "**no**"}[r.reached]
             note = f"; {r.note}" if r.note and r.note != NOT_MEASURED else ""
-            lines += [f"| {r.what} | {r.switches}{note} | {value} | {ratio_words(r.ratio)} | {target} | {reached} |"]
+            lines += [f"| {r.what} | {r.switches}{note} | {value} | {beside} | {target} | {reached} |"]
         lines += [""]
     return "\n".join(lines)

@@ -55,7 +55,7 @@ def measure(
     rows = []
     known: Times | None = None
     for preset in presets:
-        entered = rivals(preset, batch)
+        entered = [(r, target) for r, target in rivals(preset, batch) if match in f"{r.name}, {r.words()}"]
         runs: dict[str, tuple[Callable[[], object], float]] = {
             "published": (learning(Rival("published", "published", batch), scale, published), batch)
         }
