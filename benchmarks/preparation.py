@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from functools import partial
-from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks.stores import draw_video
+from benchmarks.faces import measure_faces as measure_faces
 from benchmarks.table import Row
-from milmer.config import EEGPreparation, FacePreparation
+from milmer.config import EEGPreparation
 from milmer.datasets.base import Signal
 from milmer.datasets.simulated_eeg import simulate_raw
 from milmer.signals.eeg import prepare_eeg
@@ -49,40 +47,6 @@ def measure_eeg(trials: int, rates: tuple[float, ...] = (128.0, 512.0), method: 
             )
         )
     return rows
-
-
-def measure_faces(seconds: float, px: int = 224) -> list[Row]:
-    """Follow a face through a drawn video as DEAP's: wanted frames a second from H.264 to crops, one core."""
-    from milmer.faces.detect import load_detector
-    from milmer.faces.track import face_track
-
-    settings = FacePreparation(px=px)
-    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
-        video = draw_video(Path(folder) / "video.avi", seconds)
-        detector = load_detector(settings)
-        face_track(video, 0.0, min(seconds, 3.0), settings, detector)
-        begun, used = time.perf_counter(), _busy()
-        track = face_track(video, 0.0, seconds, settings, detector)
-        clock, busy = time.perf_counter() - begun, _busy() - used
-    frames = len(track.times)
-    return [
-        Row(
-            SECTION,
-            f"face video 720x576, 50 fps, H.264, {seconds:g} s",
-            f"detector {detector.name}, {settings.rate:.3g} frames a second wanted, crops of {px} px, one thread",
-            frames / clock,
-            frames / max(clock, busy),
-            frames / clock,
-            unit="wanted frames/s a core",
-            target=25.0,
-            note=f"face found in {track.found_share:.0%}; the least is by the work of all its processes",
-        )
-    ]
-
-
-def _busy() -> float:
-    """Seconds of processor of this process and of its children that have ended."""
-    return time.process_time()
 
 
 def _drawn(part: int, rate: float, spent: list[tuple[float, float]]) -> Signal:
