@@ -49,7 +49,12 @@ def rivals(preset: str, batch: int) -> list[tuple[Rival, float | None]]:
 
 
 def measure(
-    scale: Scale, published: Published, repeats: int, batch: int = 1, presets: tuple[str, ...] = ("default", "paper")
+    scale: Scale,
+    published: Published,
+    repeats: int,
+    batch: int = 1,
+    presets: tuple[str, ...] = ("default", "paper"),
+    match: str = "",
 ) -> list[Row]:
     """Time a step of all; the published design trains its whole Swin, whatever ours does."""
     rows = []
