@@ -216,6 +216,29 @@ def test_rounded_products_are_allowed_within_a_fit_only() -> None:
     assert torch.get_float32_matmul_precision() == before == "highest"
 
 
+def test_memory_is_asked_back_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(switches, "give_memory_back", lambda: asked.append(True))
+    for on in (False, True):
+        turn_on(made(configured()), configured(training__checkpointing=on).training)
+        assert asked == [True] * on
+    monkeypatch.undo()
+    monkeypatch.setattr(switches.sys, "platform", "darwin")
+    assert not switches.give_memory_back()
+    monkeypatch.setattr(switches.sys, "platform", "linux")
+    calls: list[tuple[int, int]] = []
+
+    class Library:
+        def mallopt(self, what: int, value: int) -> int:
+            calls.append((what, value))
+            return 1
+
+    monkeypatch.setattr(switches.ctypes, "CDLL", lambda _: Library())
+    assert switches.give_memory_back() and calls == [(-3, 131072)]
+    monkeypatch.setattr(switches.ctypes, "CDLL", lambda _: object())
+    assert not switches.give_memory_back()
+
+
 def test_agreement_is_the_share_of_kept_frames_that_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(model__selection__keep=2, training__gradients="kept", training__scoring="half")
     model, given = made(config).train(), bag(b=16)
