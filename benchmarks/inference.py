@@ -56,7 +56,7 @@ def _of_batch(
         runs[str(i)] = (answering(rival, scale), batch)
     engines = measure_engines(scale, batch, folder) if folder else {}
     runs |= {f"engine {name}": (run, batch) for name, run in engines.items()}
-    times = interleaved(runs, repeats)
+    times = interleaved(runs, repeats if batch == 1 else max(2, repeats // 2))
     known = times["published"]
     rows.append(timed_row(SECTION, f"published, batch {batch}", "ten passes, scorer of 1.4 billion", known))
     for i, (rival, target) in enumerate(entered):

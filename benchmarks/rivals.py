@@ -50,7 +50,7 @@ def tiny_scale() -> Scale:
     swin = {"image_size": 64, "patch_size": 8, "window_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4]}
     sizes = Sizes(swin=swin, queries=8, layers=1, heads=4, feedforward=32)
     extra = ("model.width=48", "model.fusion.heads=4", "model.fusion.feedforward=64", "model.balancing.queries=4")
-    return Scale("random:demo", 64, 4, sizes, extra)
+    return Scale("random:demo", 64, 10, sizes, extra)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Size:
     engines: bool = True  # exporting takes longer than all the rest of a quick run
 
 
-FULL = Size(Scale(), False, 7, 3, (1, 4), ("default", "paper"), 40, (128.0, 512.0), 30.0, 6, 12.0, 2, (1, 2))
+FULL = Size(Scale(), False, 6, 3, (1, 4), ("default", "paper"), 40, (128.0, 512.0), 15.0, 4, 12.0, 2, (1, 2))
 QUICK = Size(tiny_scale(), True, 2, 2, (1,), ("default",), 2, (128.0,), 3.0, 3, 6.0, 1, (1,), 1, engines=False)
 
 

@@ -22,23 +22,21 @@ WHOLE = "training.gradients=all"
 
 def rivals(preset: str, batch: int) -> list[tuple[Rival, float | None]]:
     """What is measured of a preset, and its target (the default preset's only)."""
-    aim = {True: 1.0, False: None}[preset == "default"]
 
     def target(value: float) -> float | None:
-        return None if aim is None else value
+        return value if preset == "default" else None
 
     whole, last, frozen = f"{preset}, whole Swin", f"{preset}, last stage only", f"{preset}, Swin frozen"
-    found: list[tuple[Rival, float | None]] = [
-        (Rival(whole, preset, batch, (WHOLE,)), None),
-        (Rival(whole, preset, batch, (KEPT, "training.scoring=exact")), target(2.0)),
-        (Rival(whole, preset, batch, (KEPT, "training.scoring=exact"), warmth=0.35), None),
-    ]
-    found.append((Rival(whole, preset, batch, (KEPT, "training.scoring=half")), target(3.0)))
+    exact = (KEPT, "training.scoring=exact")
+    found: list[tuple[Rival, float | None]] = [(Rival(whole, preset, batch, exact), target(2.0))]
     if preset == "default":
         found += [
+            (Rival(whole, preset, batch, (WHOLE,)), None),
+            (Rival(whole, preset, batch, exact, warmth=0.35), None),
+            (Rival(whole, preset, batch, (KEPT, "training.scoring=half")), 3.0),
+            (Rival(whole, preset, batch, (*exact, "training.precision=bf16")), 3.0),
             (Rival(whole, preset, batch, (WHOLE, "training.precision=bf16")), None),
-            (Rival(whole, preset, batch, (KEPT, "training.scoring=exact", "training.precision=bf16")), target(3.0)),
-            (Rival(whole, preset, batch, (KEPT, "training.scoring=exact", "training.checkpointing=true")), None),
+            (Rival(whole, preset, batch, (*exact, "training.checkpointing=true")), None),
             (Rival(last, preset, batch, (LAST,)), None),
         ]
     found += [

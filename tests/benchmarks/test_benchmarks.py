@@ -31,7 +31,7 @@ def test_the_published_design_learns_and_its_scorer_does_not() -> None:
     step = learning(Rival("published", "published", 4), scale, net)
     net.train(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    frames, eeg = torch.randn(4, 4, 3, 64, 64), torch.randn(4, 32, 384)
+    frames, eeg = torch.randn(4, 10, 3, 64, 64), torch.randn(4, 32, 384)
     losses = []
     for _ in range(12):
         optimizer.zero_grad()
@@ -164,3 +164,8 @@ def test_the_gpu_part_runs_on_any_device() -> None:
     assert found["rows"][0]["samples_per_second"] > 0 and found["rows"][0]["share_of_matmul"] > 0
     assert found["loader"][0]["times_what_is_taken"] > 0
     assert "samples/s" in gpu.to_markdown(found)
+
+
+def test_every_training_row_changes_what_is_computed() -> None:
+    entered = [rival for rival, _ in training.rivals("default", 1)]
+    assert {rival.words(): training.lacks(rival) for rival in entered} == {rival.words(): "" for rival in entered}
