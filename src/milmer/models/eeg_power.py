@@ -128,6 +128,7 @@ def _squared_spectrum(x: Tensor) -> Tensor:
         samples = np.arange(x.shape[-1])  # (S,)
         turn = 2 * np.pi * (np.outer(samples, np.arange(len(samples) // 2 + 1)) % len(samples)) / len(samples)
         waves = [torch.tensor(f(turn), dtype=x.dtype, device=x.device) for f in (np.cos, np.sin)]  # (S, S/2 + 1) each
-        return (x @ waves[0]).square() + (x @ waves[1]).square()  # (..., S/2 + 1)
+        squared: Tensor = (x @ waves[0]).square() + (x @ waves[1]).square()  # (..., S/2 + 1)
+        return squared
     spectrum = torch.fft.rfft(x)  # (..., S/2 + 1)
     return spectrum.real.square() + spectrum.imag.square()  # (..., S/2 + 1)
