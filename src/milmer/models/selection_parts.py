@@ -140,7 +140,7 @@ def slots(mask: Tensor, keep: float) -> int:
 
 def wanted(mask: Tensor, keep: float) -> Tensor:
     """How many frames each bag keeps: `keep` for each window of `mask` (B, W, N) with a frame, at most all; (B, 1)."""
-    number = (keep * mask.any(-1).sum(1, keepdim=True)).ceil()  # (B, 1)
+    number = (float(keep) * mask.any(-1).sum(1, keepdim=True)).ceil()  # (B, 1), no whole number has a ceiling in ONNX
     return torch.minimum(number, mask.flatten(1).sum(1, keepdim=True))  # (B, 1)
 
 
