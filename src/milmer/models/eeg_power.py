@@ -131,4 +131,5 @@ def _squared_spectrum(x: Tensor) -> Tensor:
         squared: Tensor = (x @ waves[0]).square() + (x @ waves[1]).square()  # (..., S/2 + 1)
         return squared
     spectrum = torch.fft.rfft(x)  # (..., S/2 + 1)
-    return spectrum.real.square() + spectrum.imag.square()  # (..., S/2 + 1)
+    power: Tensor = spectrum.real.square() + spectrum.imag.square()  # (..., S/2 + 1)
+    return power
