@@ -21,7 +21,7 @@ from milmer.training.augment import changes_pixels, views_of
 from milmer.training.cache import FrameCache, NoCache
 from milmer.training.data import Bags
 
-AT_ONCE = 32  # frames that go through the frozen part together; part of what its last bits are
+AT_ONCE = 8  # frames that go through the frozen part together; part of what its last bits are
 
 
 def no_use(config: Config, spec: Mapping[str, Any] | None = None) -> str:
