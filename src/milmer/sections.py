@@ -257,6 +257,12 @@ class Training(Section):
     threads: int = Field(2, ge=1, description="CPU threads; part of what makes a run repeatable")
     workers: int = Field(0, ge=0, description="data-loading processes")
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _as_typed(cls, value: object) -> object:
+        # YAML and --set read 16 as a number.
+        return str(value) if type(value) is int else value
+
 
 class Evaluation(Section):
     """Who may learn from whom, and how figures are made."""

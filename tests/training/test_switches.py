@@ -102,6 +102,23 @@ def test_what_the_machine_lacks_is_said_before_anything_is_read(monkeypatch: pyt
         configured(training__scoring="last-epoch")
 
 
+def test_scores_apart_are_refused_where_no_frame_is_scored_apart() -> None:
+    with pytest.raises(UserError, match=r"training\.scoring is half, but with training\.gradients=all"):
+        check_switches(configured(training__scoring="half"))
+    for gradients in ("kept", "auto"):
+        check_switches(configured(training__scoring="half", training__gradients=gradients))
+    check_switches(configured(training__scoring="half", data__modalities=["eeg"]))
+
+
+@pytest.mark.parametrize("asked", ["16", "32", "tf32"])
+def test_precision_is_taken_as_it_is_typed(asked: str) -> None:
+    """What --set and YAML read as a number is meant as a name."""
+    config = load_config("demo", overrides=[f"training.precision={asked}"])
+    assert config.training.precision == asked
+    with pytest.raises(UserError, match=r"training\.precision: Input should be"):
+        load_config("demo", overrides=["training.precision=8"])
+
+
 def test_switches_are_turned_on_for_a_fit_and_off_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda run, **_: lambda *given, **named: run(*given, **named))
     config = configured(

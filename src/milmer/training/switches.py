@@ -55,10 +55,16 @@ def check_switches(config: Config) -> None:
     Raises
     ------
     UserError
-        If ``kept`` does not suit the selection, ``16`` the device, or there is no compiler for ``compile``.
+        If ``kept`` does not suit the selection, ``half`` scores the gradients, ``16`` the device, or there is no
+        compiler for ``compile``.
     """
     if "face" in config.data.modalities:
         frames_that_teach(config.training, config.model, config.data.frames)
+        if config.training.scoring != "exact" and config.training.gradients == "all":
+            raise UserError(
+                f"training.scoring is {config.training.scoring}, but with training.gradients=all no frame is scored "
+                "apart, so it would change nothing; use training.gradients=kept (or auto)"
+            )
     if config.training.precision == "16" and not (config.training.device != "cpu" and torch.cuda.is_available()):
         raise UserError("training.precision is 16: that needs a GPU, and none is used here; use bf16 or 32")
     if config.training.compile and not any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl")):
