@@ -21,7 +21,7 @@ from milmer.training.augment import changes_pixels, views_of
 from milmer.training.cache import FrameCache, NoCache
 from milmer.training.data import Bags
 
-AT_ONCE = 8  # frames that go through the frozen part together; part of what its last bits are
+AT_ONCE = 8 * 224 * 224  # pixels that go through the frozen part together: more only wait for memory
 
 
 def no_use(config: Config, spec: Mapping[str, Any] | None = None) -> str:
@@ -75,6 +75,7 @@ def with_cache(
     why = "training.cache is none" if wanted == "none" else no_use(config)
     if why:
         return _without(config, bags, why)
+    torch.set_num_threads(config.training.threads)
     backbone = _backbone(config)
     why = no_use(config, backbone.spec.config)
     if why:
@@ -136,7 +137,7 @@ def _runner(backbone: Backbone, config: Config) -> Callable[[Tensor], Tensor]:
     place = backbone.mean.device
 
     def run(frames: Tensor) -> Tensor:
-        parts = torch.split(frames, AT_ONCE)
+        parts = torch.split(frames, max(1, AT_ONCE // config.data.px**2))
         return torch.cat([backbone.prefix(part.to(place)).cpu() for part in parts])  # (M, T', F')
 
     return run
