@@ -165,10 +165,10 @@ def test_figures_come_from_the_predictions_alone(run: Path) -> None:
 def test_a_wrong_name_leaves_no_run_behind(
     wrong: dict[str, Any], tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from milmer.training.data import Bags
+    from milmer.training.frames import FrameMemory
 
     read: list[object] = []
-    monkeypatch.setattr(Bags, "_window_faces", lambda self: read.append(self))
+    monkeypatch.setattr(FrameMemory, "fill", lambda self: read.append(self))
     both = NETWORK | {"data.modalities": ["eeg", "face"]}
     with pytest.raises(UserError):
         evaluate(Store(tiny_store), load_config("demo", overrides=both | wrong), tmp_path / "run")
