@@ -18,7 +18,7 @@ from milmer.evaluation.evaluate import train
 from milmer.inference import export as exporting
 from milmer.inference.engines import torch_engine
 from milmer.inference.export import export_model
-from milmer.inference.exported import read_export
+from milmer.inference.exported import export_of, read_export
 from milmer.inference.once import answer_rows
 from milmer.inference.predictor import predict_recording
 from milmer.models.bag import Bag
@@ -82,7 +82,7 @@ def test_an_export_answers_as_pytorch_does(
     made = export(run, tmp_path / f"small{end}", engine)
     assert made.checked.decisions == 0 and made.checked.probability < 1e-5 and made.checked.chosen == 1.0
     assert made.checked.on.startswith("val") and made.notes == ()
-    said = json.loads((tmp_path / "small.json").read_text())
+    said = json.loads((tmp_path / f"small{end}.json").read_text())
     assert said["check"]["bags"] == made.checked.bags and said["about"]["classes"]
     other, mine = read_export(tmp_path / f"small{end}").open(threads=1), torch_engine(run / "folds/0")
     rng = torch.Generator().manual_seed(0)
@@ -113,7 +113,7 @@ def test_int8_is_smaller_and_decides_alike(
     monkeypatch.setattr(exporting, "CROPS", 16)
     export(run, tmp_path / f"whole{end}", engine)
     made = export(run, tmp_path / f"small{end}", engine, int8=True, calibration=tiny_store)
-    said = json.loads((tmp_path / "small.json").read_text())
+    said = json.loads((tmp_path / f"small{end}.json").read_text())
     assert said["int8"] and said["calibration"]["crops"] == 16 and said["calibration"]["rows"] == "training rows"
     heavy = ".frames.onnx" if engine == "onnx" else ".frames.bin"
     assert (tmp_path / f"small{heavy}").stat().st_size < 0.6 * (tmp_path / f"whole{heavy}").stat().st_size
@@ -176,21 +176,21 @@ def test_wrong_files_are_said_in_a_line(run: Path, export: Export, tmp_path: Pat
     pytest.importorskip("onnxruntime", reason=MISSING["onnxruntime"])
     file = tmp_path / "m.onnx"
     export(run, file, "onnx")
-    said = (tmp_path / "m.json").read_text()
+    said = (tmp_path / "m.onnx.json").read_text()
     for change, expected in (
         (said.replace("milmer-export", "other"), "expected format 'milmer-export'"),
         (said.replace('"version": 1', '"version": 7'), "version 7, expected 1"),
         (said.replace('"engine": "onnx"', '"engine": "openvino"'), "is of an export for openvino"),
         ("{", "cannot be read"),
     ):
-        (tmp_path / "m.json").write_text(change)
+        (tmp_path / "m.onnx.json").write_text(change)
         with pytest.raises(UserError, match=expected) as caught:
             read_export(file)
         assert "\n" not in str(caught.value)
-    (tmp_path / "m.json").write_text(said)
+    (tmp_path / "m.onnx.json").write_text(said)
     frames = tmp_path / "m.frames.onnx"
     frames.write_bytes(frames.read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"m\.frames\.onnx: not the file that m\.json describes"):
+    with pytest.raises(UserError, match=r"m\.frames\.onnx: not the file that m\.onnx\.json describes"):
         read_export(file)
     frames.unlink()
     with pytest.raises(UserError, match=r"m\.frames\.onnx: missing beside"):
@@ -202,6 +202,22 @@ def test_wrong_files_are_said_in_a_line(run: Path, export: Export, tmp_path: Pat
         export_model(run, tmp_path / "x.xml", "onnx")
     with pytest.raises(UserError, match="--format tflite: expected onnx or openvino"):
         export_model(run, tmp_path / "x.onnx", "tflite")
+
+
+def test_exports_for_two_engines_lie_in_a_models_own_folder(run: Path, export: Export, tmp_path: Path) -> None:
+    """No file of one is a file of the other, or of the model, whatever it is called."""
+    for name in ("onnxruntime", "openvino"):
+        pytest.importorskip(name, reason=MISSING[name])
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    folder = own / "folds/0"
+    before = {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
+    for name in ("model", "config"):
+        for engine, end in (("onnx", ".onnx"), ("openvino", ".xml")):
+            export(own, folder / f"{name}{end}", engine)
+    assert {f: (folder / f).read_bytes() for f in before} == before
+    for engine in ("onnx", "openvino"):
+        assert export_of(folder, engine).engine == engine
 
 
 def test_int8_needs_crops_and_a_backbone(run: Path, export: Export, tmp_path: Path) -> None:
@@ -226,7 +242,7 @@ def test_eeg_and_body_without_a_backbone(tmp_path: Path) -> None:
     overrides = QUICK | {"data.modalities": ["eeg", "gsr"]}
     train(Store(store), load_config("demo", overrides=overrides), tmp_path / "run")
     made = export_model(tmp_path / "run", tmp_path / "x.onnx", "onnx", calibration=store)
-    assert [f.name for f in made.files] == ["x.onnx", "x.json"]
+    assert [f.name for f in made.files] == ["x.onnx", "x.onnx.json"]
     assert made.checked.probability < 1e-5 and made.checked.token is None and made.checked.bags > 0
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from milmer.errors import UserError
 from milmer.inference.export_check import Checked, check_export, material
-from milmer.inference.exported import FORMAT, SUFFIXES, VERSION, WEIGHTS, frames_file, read_export
+from milmer.inference.exported import FORMAT, SUFFIXES, VERSION, WEIGHTS, description_file, frames_file, read_export
 from milmer.inference.folders import find, fold_temperature, model_folders
 from milmer.inference.graphs import body_samples, need, write_graphs
 from milmer.inference.quantised import quantise_onnx, quantise_openvino
@@ -61,8 +61,8 @@ def export_model(
     """Write a model for another engine, and hold it against PyTorch.
 
     ``NAME.onnx`` (or ``NAME.xml``) takes tokens of frames, EEG and the body's signals and gives logits and frame
-    weights; ``NAME.frames.onnx`` takes frames (M, 3, P, P), uint8, and gives their tokens; ``NAME.json`` says what a
-    user must know, with the result of the check. Of a model without faces there is no file for frames.
+    weights; ``NAME.frames.onnx`` takes frames (M, 3, P, P), uint8, and gives their tokens; ``NAME.onnx.json`` says
+    what a user must know, with the result of the check. Of a model without faces there is no file for frames.
 
     Parameters
     ----------
@@ -135,11 +135,11 @@ def export_model(
             "temperatures": _temperatures(folder),
             "about": about,
         }
-        write_json(ready / f"{out.stem}.json", said)
+        write_json(description_file(ready / out.name), said)
         progress(2, 3, "checking against PyTorch")
         exported = read_export(ready / out.name)
         checked = check_export(net, exported.open(), given)
-        write_json(ready / f"{out.stem}.json", said | {"check": checked.to_dict()})
+        write_json(description_file(ready / out.name), said | {"check": checked.to_dict()})
         files = [out.with_name(f.name) for f in sorted(ready.iterdir(), key=lambda f: f.name != out.name)]
         for file in files:
             shutil.move(ready / file.name, file)

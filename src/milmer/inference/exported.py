@@ -52,7 +52,7 @@ class Exported:
     def temperature(self, present: Sequence[str]) -> float:
         """Return the temperature that the model's folder had, of answers by the modalities `present`; else 1."""
         told = self.said.get("temperatures")
-        return 1.0 if told is None else told_temperature(told, present, self.answer.with_suffix(".json"))
+        return 1.0 if told is None else told_temperature(told, present, description_file(self.answer))
 
     def open(self, threads: int | None = None) -> OnnxEngine | OpenVinoEngine:
         """Make the engine ready.
@@ -84,6 +84,14 @@ def frames_file(answer: Path) -> Path:
     return answer.with_name(f"{answer.stem}.frames{answer.suffix}")
 
 
+def description_file(answer: Path) -> Path:
+    """Name of the description of `answer`: with its ending, so that it is never a model's own config.json.
+
+    Exports for two engines may so lie in one folder under one name.
+    """
+    return answer.with_name(f"{answer.name}.json")
+
+
 def read_export(file: Path) -> Exported:
     """Read what `milmer.inference.export.export_model` wrote.
 
@@ -92,7 +100,7 @@ def read_export(file: Path) -> Exported:
     UserError
         If a file is missing, is not the one that was written, or is of another version.
     """
-    engine, beside = suffix_engine(file), file.with_suffix(".json")
+    engine, beside = suffix_engine(file), description_file(file)
     if engine is None:
         raise UserError(f"{file}: found the ending '{file.suffix}', expected {' or '.join(SUFFIXES.values())}")
     again = "export the model again (milmer export)"
