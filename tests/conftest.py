@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: more th
 NAMES = ("Fp1", "Fp2", "C3", "C4", "P3", "P4", "O1", "O2")
 RATE = 128.0
 SAMPLES = Path(__file__).parents[1] / ".samples"
+LONGEST = "test_every_command_runs"
 
 
 def jpeg(rng: np.random.Generator, smile: bool, px: int = 64) -> bytes:
@@ -140,6 +141,11 @@ def make_store(
     write_json(path / "study.json", info)
     finish_store(path, info, keys, {})
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: at the end it would keep one core waiting for the other."""
+    items.sort(key=lambda item: item.name != LONGEST)
 
 
 @pytest.fixture(scope="session")
