@@ -18,6 +18,7 @@ from milmer.evaluation.evaluate import train
 from milmer.inference import export as exporting
 from milmer.inference.engines import torch_engine
 from milmer.inference.export import export_model
+from milmer.inference.export_check import material
 from milmer.inference.exported import export_of, read_export
 from milmer.inference.once import answer_rows
 from milmer.inference.predictor import predict_recording
@@ -218,6 +219,30 @@ def test_exports_for_two_engines_lie_in_a_models_own_folder(run: Path, export: E
     assert {f: (folder / f).read_bytes() for f in before} == before
     for engine in ("onnx", "openvino"):
         assert export_of(folder, engine).engine == engine
+
+
+def test_ranges_are_of_training_rows_and_the_check_is_of_others(run: Path, tmp_path: Path) -> None:
+    folder = run / "folds/0"
+    given = material(folder, load_model(folder)[1], None, needed=True)
+    assert given.bags is not None
+    splits = pd.read_parquet(run / "splits.parquet")
+    for rows, part in ((given.fitting, "train"), (given.testing, "validation")):
+        table = given.bags.table.iloc[rows]
+        wanted = splits[splits["part"] == part]
+        by = ["subject", "trial", "window"]
+        assert sorted(map(tuple, table[by].astype(str).to_numpy())) == sorted(
+            map(tuple, wanted[by].astype(str).to_numpy())
+        )
+    assert len(given.fitting) and not set(given.fitting.tolist()) & set(given.testing.tolist())
+    seen = {(k, f) for k, f in given._faces()}
+    crops = np.concatenate(given.crops(8, 4))  # (8, 3, P, P)
+    shown = {given.bags.frame(k, f).tobytes() for k, f in seen}
+    assert len(crops) == 8 and all(c.transpose(1, 2, 0).tobytes() in shown for c in crops)
+    other = material(folder, load_model(folder)[1], None, needed=False)
+    assert np.array_equal(other.testing, given.testing) and not given.notes
+    moved = make_store(tmp_path / "another", subjects=2, trials=3, seconds=6.0, seed=9)
+    strange = material(folder, load_model(folder)[1], moved, needed=True)
+    assert np.array_equal(strange.fitting, strange.testing) and "may be flattered" in strange.notes[0]
 
 
 def test_int8_needs_crops_and_a_backbone(run: Path, export: Export, tmp_path: Path) -> None:

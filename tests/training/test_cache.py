@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
+import threading
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tests.conftest import make_store
@@ -23,6 +26,7 @@ from milmer.evaluation.protocols import Split
 from milmer.models.backbone import Backbone, load_backbone
 from milmer.models.weights import load_model
 from milmer.store import Store
+from milmer.store_join import open_stores
 from milmer.training import cache as caching
 from milmer.training.augment import drawn_view, fixed_view
 from milmer.training.cache import FrameCache, NoCache
@@ -160,6 +164,75 @@ def test_other_weights_views_and_crops_are_other_tokens(store: Store, backbone: 
     assert len(names) == 4
     store.info["recordings"][store.keys[0]]["faces.bin"][1] = "another hash"  # prepared anew
     assert cache.missing(store.keys) == store.keys[:1]
+
+
+def test_caches_of_something_else_are_counted_and_told_of(store: Store, backbone: Backbone) -> None:
+    old, said = cache_of(store, backbone), list[str]()
+    old.ensure(store.keys, backbone.prefix)
+    assert old.others(store.keys) == 0
+    cached = with_cache(configured(), Bags(store, configured().data), build=True, say=said.append).cache
+    assert cached is not None and cached.name != old.name
+    assert 0 <= cached.others(store.keys) - old.size(store.keys) < 4096 * len(store.keys)
+    assert len(said) == 1 and "of other backbones or views beside it" in said[0]
+
+
+def test_a_file_that_cannot_be_read_is_written_again(
+    store: Store, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, key = cache_of(store, backbone), store.keys[0]
+    cache.ensure([key], backbone.prefix)
+    file, opened = cache.file(key), Path.open
+
+    def refused(path: Path, mode: str = "r", **named: Any) -> Any:
+        if path == file:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, mode, **named)
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert cache.missing([key]) == [key]
+
+
+def test_a_second_process_waits_says_so_and_runs_nothing(store: Store, backbone: Backbone) -> None:
+    cache, other, told = cache_of(store, backbone), cache_of(store, backbone), list[str]()
+    again = Dying(backbone.prefix)
+    waiting, late = threading.Event(), list[threading.Thread]()
+
+    def hear(done: int, total: int, text: str) -> None:
+        told.append(text)
+        waiting.set()
+
+    def slow(frames: torch.Tensor) -> torch.Tensor:
+        if not late:  # a lock is of an open file, so that a thread stands for a process here
+            late.append(threading.Thread(target=other.ensure, args=(store.keys, again), kwargs={"progress": hear}))
+            late[0].start()
+            assert waiting.wait(20)
+        return backbone.prefix(frames)
+
+    cache.ensure(store.keys, slow)
+    late[0].join(20)
+    assert told[0].startswith("waiting for another process") and again.calls == 0
+    assert other.missing(store.keys, verify=True) == []
+
+
+def test_two_stores_read_as_one_have_a_cache_each(store: Store, backbone: Backbone, tmp_path: Path) -> None:
+    second = make_store(tmp_path / "second", subjects=2, trials=3, seconds=6.0, seed=7)
+    info = json.loads((second / "study.json").read_text())
+    (second / "study.json").write_text(json.dumps(info | {"study": "other"}))
+    trials = pd.read_parquet(second / "trials.parquet")
+    trials.assign(study="other").to_parquet(second / "trials.parquet")
+    both = open_stores([store.path, second])
+    cache = cache_of(both, backbone)
+    cache.ensure(both.keys, backbone.prefix)
+    alone = {s.path: cache_of(s, backbone) for s in (store, Store(second))}
+    for one in alone.values():  # written once, and read where a store is alone too
+        assert one.missing(one.store.keys, verify=True) == []
+    seen = set()
+    for key in both.keys:
+        rows = np.flatnonzero(both.faces(key).found)[[2, 9]]
+        own, own_key = both.part(key)
+        assert np.array_equal(cache.read(key, rows), alone[own.path].read(own_key, rows))
+        seen.add(cache.read(key, rows).tobytes())
+    assert len(seen) == len(both.keys) == 4
 
 
 def test_what_the_disk_cannot_hold_is_refused_before_it_is_written(

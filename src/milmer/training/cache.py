@@ -81,6 +81,14 @@ class FrameCache:
         """Bytes that recordings take."""
         return sum(self._rows(key) for key in keys) * self._row_bytes
 
+    def others(self, keys: Sequence[str]) -> int:
+        """Bytes that lie beside it in the same stores: of other weights, sizes of frames or views."""
+        places = {self.file(key).parent.parent for key in keys}
+        files = (f for place in places for f in place.glob("*/*") if f.parent.name != self.name)
+        with contextlib.suppress(OSError):  # somebody deletes them just now
+            return sum(f.stat().st_size for f in files)
+        return 0
+
     def missing(self, keys: Sequence[str], *, verify: bool = False) -> list[str]:
         """Return those of `keys` of which there is no whole file.
 
@@ -127,7 +135,7 @@ class FrameCache:
             with contextlib.ExitStack() as locks:
                 for folder in sorted({self.file(key).parent for key in keys}):
                     folder.mkdir(parents=True, exist_ok=True)
-                    locks.enter_context(_locked(folder / ".lock"))
+                    locks.enter_context(_locked(folder / ".lock", progress))
                 missing = self.missing(keys, verify=verify)
                 self._check_room(missing)
                 total, done = sum(self._rows(key) for key in missing), 0
@@ -180,12 +188,15 @@ class FrameCache:
     def _sound(self, key: str, verify: bool) -> bool:
         file, head, hashes = self.file(key), self._head(key), self._hashes(key)
         whole = len(head) + self._rows(key) * self._row_bytes
-        if len(hashes) != -(-self._rows(key) // CHUNK) or not file.exists() or file.stat().st_size != whole:
+        if len(hashes) != -(-self._rows(key) // CHUNK):
             return False
-        with file.open("rb") as stream:
-            if stream.read(len(head)) != head:
-                return False
-            return not verify or all(_hash(stream.read(CHUNK * self._row_bytes)) == h for h in hashes)
+        try:
+            with file.open("rb") as stream:
+                if file.stat().st_size != whole or stream.read(len(head)) != head:
+                    return False
+                return not verify or all(_hash(stream.read(CHUNK * self._row_bytes)) == h for h in hashes)
+        except OSError:  # not there, or not ours to read
+            return False
 
     def _check_room(self, missing: Sequence[str]) -> None:
         """Refuse what the disk cannot hold, before any of it is written."""
@@ -270,11 +281,15 @@ def _good(part: Path, head: bytes, hashes: Sequence[str], size: int) -> list[str
 
 
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, whatever it dies of; wait where another one holds it."""
+def _locked(file: Path, progress: Progress) -> Iterator[None]:
+    """Hold a lock that ends with the process, whatever it dies of; wait where another one holds it, and say so."""
     with file.open("a") as stream:
         if sys.platform != "win32":
             import fcntl
 
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress(0, 1, "waiting for another process that runs the frozen part of the backbone")
+                fcntl.flock(stream, fcntl.LOCK_EX)
         yield

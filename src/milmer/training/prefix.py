@@ -95,7 +95,7 @@ def with_cache(
             if written and say is not None:
                 say(
                     f"kept what the frozen part of the backbone gives for every frame: {written / 1e9:.2f} GB in "
-                    f"{cache.file(keys[0]).parent}"
+                    f"{cache.file(keys[0]).parent}" + _beside(cache.others(keys))
                 )
         elif cache.missing(keys):
             return bags.with_cache(None)
@@ -114,6 +114,13 @@ def suited(bags: Bags, model: nn.Module) -> Bags:
     backbones = [part for part in model.modules() if isinstance(part, Backbone)]
     alike = all(part.has_prefix and part.prefix_key() == bags.cache.of for part in backbones)
     return bags if alike else bags.with_cache(None)
+
+
+def _beside(size: int) -> str:
+    """Say what caches of something else take."""
+    if not size:
+        return ""
+    return f" ({size / 1e9:.2f} GB of other backbones or views beside it; what is not needed may be deleted)"
 
 
 def _without(config: Config, bags: Bags, why: str) -> Bags:
