@@ -206,7 +206,7 @@ def test_the_wrong_orders() -> None:
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pulse") / "study"
-    options = SimulationOptions(subjects=1, trials=7, seconds=23, size=(160, 128), fps=25, seed=11)
+    options = SimulationOptions(subjects=1, trials=9, seconds=23, size=(160, 128), fps=25, seed=11)
     simulate_study(root, options, jobs=1)
     return root
 

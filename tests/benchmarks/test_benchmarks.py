@@ -110,7 +110,7 @@ def test_a_row_says_whether_its_target_is_reached() -> None:
     assert timed_row("s", "x", "-", times, base, 4.1).reached is False
     assert timed_row("s", "x", "-", None, base, 4.0).reached is None
     text = to_markdown([timed_row("s", "x", "k=1", times, base, 4.1), Row("s", "y", value=None)])
-    assert "| 4x (3 to 5) | 4.1x | **no** |" in text and "not measured" in text
+    assert "| 4x (3 to 5); work 4x | 4.1x | **no** |" in text and "not measured" in text
 
 
 def test_operations_and_bytes_are_counted() -> None:
