@@ -106,6 +106,25 @@ def test_the_whole_picture_is_looked_at_as_often_as_said(write_video):
     assert track.found.all() and blind.wholes == 20  # unsure each time, so the whole each time
 
 
+@pytest.mark.parametrize(("step", "wholes"), [(8, 5), (16, 20)])
+def test_a_face_that_moved_by_more_than_a_third_is_looked_for_everywhere(step, wholes, write_video):
+    """It is found around its last place in both cases; half of its side away it may be somebody else."""
+    red = scene(lambda n: (20 + step * (n // 5 % 2), 30, 32), lambda n: None)
+    path = write_video(f"looks {step}.avi", [i / 25 for i in range(100)], codec="mpeg4", images=red)
+    detector = Squares()
+    assert face_track(path, 0, 4, FacePreparation(rate=5, full_look=1.0, px=32), detector).found.all()
+    assert detector.wholes == wholes
+
+
+def test_who_turns_away_for_a_moment_is_looked_for_everywhere(write_video):
+    """However often the whole picture was looked at before: it is for want of faces that looks become cheap."""
+    red = scene(lambda n: None if 50 <= n < 55 else (40, 30, 32), lambda n: None)
+    path = write_video("looks away.avi", [i / 25 for i in range(100)], codec="mpeg4", images=red)
+    detector = Squares()
+    track = face_track(path, 0, 4, FacePreparation(rate=5, full_look=0.4, px=32), detector)
+    assert track.found.tolist() == [i != 10 for i in range(20)] and detector.glances == 0
+
+
 def test_where_nobody_was_for_a_while_small_faces_are_looked_for_as_rarely(write_video):
     path = write_video(
         "looks late.avi", [i / 25 for i in range(100)], codec="mpeg4",

@@ -150,6 +150,21 @@ def test_a_bag_without_a_face_has_no_gradient_and_no_trouble(net, bag) -> None:
     assert logits.isfinite().all() and weights.eq(0).all()
 
 
+@pytest.mark.parametrize("how", ["exact", "half"])
+def test_scores_are_those_of_evaluation_and_training_goes_on(net, bag, how) -> None:
+    """The noise of training has no say in the choice, and the pass that learns still has it."""
+    model, given = made(net, "gated-topk"), bag(b=2, n=8)
+    noisy = [m for m in model.backbone.net.modules() if isinstance(m, nn.Dropout)]
+    for part in noisy:
+        part.p = 0.5
+    x = model.backbone.before(given.frames, given.frame_mask)
+    assert model.backbone.training and noisy
+    found = [score(model.backbone, x, how) for _ in range(2)]
+    assert all(part.training for part in noisy) and not torch.equal(*(model.backbone.suffix(x) for _ in range(2)))
+    model.backbone.eval()
+    assert torch.equal(*found) and torch.equal(found[0], score(model.backbone, x, how))
+
+
 @pytest.mark.parametrize("outer", [False, True])
 def test_scores_in_half_precision_are_near_and_every_weight_still_learns(net, bag, outer) -> None:
     """Weights that were cast without gradient must not be handed to the pass that learns."""

@@ -23,6 +23,7 @@ from milmer.evaluation.evaluate import train
 from milmer.evaluation.guard import Guard
 from milmer.evaluation.probes import SHUFFLES, TOP
 from milmer.evaluation.protocols import Split
+from milmer.faces.crop import decode_jpeg
 from milmer.models.backbone import Backbone, load_backbone
 from milmer.models.weights import load_model
 from milmer.store import Store
@@ -33,7 +34,7 @@ from milmer.training.cache import FrameCache, NoCache
 from milmer.training.data import Bags, make_loader
 from milmer.training.fit import fit, predict_bags, train_loader
 from milmer.training.prefix import no_use, suited, with_cache
-from milmer.training.probes import run_probes
+from milmer.training.probes import _put_frames, run_probes
 
 HALF = 1e-3  # relative error of tokens in half precision, as docs/performance.md says
 ROWS = np.arange(12)
@@ -372,6 +373,8 @@ def test_a_cache_of_other_weights_is_left_alone(store: Store, tmp_path: Path) ->
     assert suited(bags, model).cache is None
     plain = predict_bags(tmp_path / "fit", bags.with_cache(None), ROWS)[0]
     assert np.array_equal(predict_bags(tmp_path / "fit", bags, ROWS)[0], plain)
+    fit(other, bags.with_cache(None), guard, tmp_path / "pixels")
+    assert np.array_equal(predict_bags(tmp_path / "pixels", bags, ROWS)[0], plain)  # nor was it learned from
 
 
 def test_probes_ask_the_same_of_tokens(store: Store, tmp_path: Path) -> None:
@@ -384,6 +387,29 @@ def test_probes_ask_the_same_of_tokens(store: Store, tmp_path: Path) -> None:
     columns = [c for c in tables[0] if str(c).startswith("prob_")]
     assert (tables[0]["probe"] == tables[1]["probe"]).all() and not tables[0]["unchanged"].all()
     np.testing.assert_allclose(tables[0][columns], tables[1][columns], atol=0.005)
+
+
+def test_a_probe_puts_in_the_very_frame_that_it_names(store: Store) -> None:
+    """Of whatever recording: of pixels and of tokens."""
+    pixels = Bags(store, configured().data)
+    cached = with_cache(configured(), pixels, build=True)
+    assert cached.cache is not None
+    first, second = store.keys
+    swaps = [[(1, second, 17)], [(0, first, 8), (2, first, 3)]]
+    for bags in (pixels, cached):
+        before = bags.__getitems__([(0, 0), (0, 1)])
+        after = _put_frames(bags, swaps)(before, np.arange(2))
+        for b, swap in enumerate(swaps):
+            named = {place: (key, row) for place, key, row in swap}
+            for place in range(3):
+                key, row = named.get(place, (first, int(bags.face_rows[b, 0, place])))
+                if bags.cache is None:
+                    wanted = torch.tensor(decode_jpeg(store.crop(key, row), 64)).permute(2, 0, 1)
+                    assert torch.equal(after.frames[b, 0, place], wanted) or row < 0
+                else:
+                    assert after.prefix is not None
+                    wanted = torch.from_numpy(bags.cache.read(key, np.array([row]))[0])
+                    assert torch.equal(after.prefix[b, 0, place], wanted) or row < 0
 
 
 def test_a_run_builds_it_before_its_fits_and_says_so(store: Store, tmp_path: Path) -> None:
