@@ -201,6 +201,9 @@ def test_wrong_files_are_said_in_a_line(run: Path, export: Export, tmp_path: Pat
             read_export(tmp_path / name)
     with pytest.raises(UserError, match=r"--out .*: found the ending '.xml', expected .onnx"):
         export_model(run, tmp_path / "x.xml", "onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(UserError, match=r"--out .*folder\.onnx: is a folder, expected a file"):
+        export_model(run, tmp_path / "folder.onnx", "onnx")
     with pytest.raises(UserError, match="--format tflite: expected onnx or openvino"):
         export_model(run, tmp_path / "x.onnx", "tflite")
 

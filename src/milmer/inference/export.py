@@ -90,6 +90,8 @@ def export_model(
         raise UserError(f"--format {engine}: expected {' or '.join(SUFFIXES)}")
     if out.suffix != SUFFIXES[engine]:
         raise UserError(f"--out {out}: found the ending '{out.suffix}', expected {SUFFIXES[engine]} with {engine}")
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder, expected a file to write; give a name in it")
     need(*PACKAGES[engine], *(("nncf",) if int8 and engine == "openvino" else ()), extra=engine)
     folders = model_folders(find(model), fold)
     if len(folders) > 1:
