@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from milmer.evaluation.guard import Guard
 
 Batches = DataLoader[tuple[Bag, torch.Tensor, torch.Tensor]]  # of bag, class (B,), (epoch, index) (B, 2)
+PREFETCH = 4  # batches that a loading process reads ahead
 Item = tuple[int, int]  # (epoch, bag): the epoch travels with the index, so that augmentation is a function of both
 
 
@@ -383,6 +384,9 @@ def make_loader(
         num_workers=workers,
         collate_fn=_as_is,
         drop_last=False,
+        pin_memory=torch.cuda.is_available(),  # page-locked, so that a copy to the device need not wait
+        prefetch_factor=PREFETCH if workers else None,
+        persistent_workers=workers > 0,  # begun once a fit, and not once an epoch
     )
 
 
