@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from milmer.datasets.base import LazySignal, Recording, Signal, Trial
+from milmer.datasets.base import LazySignal, Recording, Trial
 from milmer.datasets.bids_header import Header, as_float, beside, few, read_header, read_json, read_table
 from milmer.datasets.folders import numbers, unreadable
 from milmer.datasets.mne_files import Opened, Span
@@ -58,19 +58,6 @@ class _File:
     others: Mapping[str, int]  # event that is no trial -> how often
     sidecar: Mapping[str, Any]
     refused: str = ""  # why its subject cannot be read
-
-
-@dataclass(frozen=True)
-class _InUnit:
-    """A `Span` that is not in volts."""
-
-    span: Span
-    unit: str
-    scale: float
-
-    def __call__(self) -> Signal:
-        signal = self.span()
-        return dataclasses.replace(signal, samples=signal.samples * self.scale, unit=self.unit)
 
 
 class BidsStudy:
@@ -297,7 +284,7 @@ class BidsStudy:
             eog=eyes,
             ecg=heart,
             peripheral={
-                name: _InUnit(Span(self._opened, file.path, (channel,), (name,), *span), unit, scale)
+                name: Span(self._opened, file.path, (channel,), (name,), *span, unit=unit, scale=scale)
                 for name, (channel, unit, scale) in header.body.items()
             },
             ratings={name: as_float(row.get(name)) for name in self.rating_ranges},
